@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+# Two commands do everything on a fresh Debian machine: `make demo`, `make test`.
+
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
+
+# What runs, what a test needs beside it, what a bench needs beside it.
+PACKAGES := python3 python3-venv python3-bpfcc libbpf1 iproute2 util-linux netperf
+TEST_PACKAGES := gcc libc6-dev iptables ethtool libcap2-bin git ca-certificates
+BENCH_PACKAGES := bpftrace
+
+.PHONY: help demo test lint format bench test-kernels lock clean
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
+
+demo: $(BIN)/bigtcp-agent ## BIG TCP off and on, measured on this machine
+	$(SUDO) $(BIN)/bigtcp-agent demo $(ARGS)
+
+test: lint ## lint, types and all tests (root: they count real packets)
+	.ci/packages $(TEST_PACKAGES)
+	$(SUDO) $(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/dev ## style, format, types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.[ch]')
+	$(BIN)/mypy
+
+format: $(VENV)/dev ## put Python and C into our format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $$(git ls-files '*.[ch]')
+
+bench: $(VENV)/dev ## what a hook, a start and a scrape cost
+	.ci/packages $(BENCH_PACKAGES)
+	$(SUDO) $(BIN)/python -m tests.bench $(ARGS)
+
+test-kernels: ## load, count and read on Debian's 6.1 and 6.12 kernels (QEMU)
+	tests/vm/run 6.1 6.12
+
+# bcc comes from the distribution, so its python3 makes the environment.
+$(BIN)/bigtcp-agent: requirements.lock pyproject.toml
+	.ci/packages $(PACKAGES)
+	/usr/bin/python3 -m venv --system-site-packages $(VENV)
+	$(BIN)/python -m pip install -q --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install -q --no-deps --editable .
+	@touch $@
+
+$(VENV)/dev: $(BIN)/bigtcp-agent requirements-dev.lock
+	$(BIN)/python -m pip install -q --require-hashes -r requirements-dev.lock
+	@touch $@
+
+lock: $(VENV)/dev ## renew both lock files from pyproject.toml
+	$(BIN)/python -m pip install -q uv
+	$(BIN)/uv pip compile -q --upgrade pyproject.toml --generate-hashes --universal \
+	  --python-version 3.11 --no-header -o requirements.lock
+	$(BIN)/uv pip compile -q --upgrade pyproject.toml --extra dev -c requirements.lock \
+	  --generate-hashes --universal --python-version 3.11 --no-header -o requirements-dev.lock
+
+clean: ## remove what `make` made in this folder
+	rm -rf $(VENV) dist

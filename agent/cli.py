@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: wires the parts, and alone prints errors."""
+
+import contextlib
+import os
+import platform
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+import click
+
+from agent import __version__, settings
+from agent.errors import AgentError, Exit
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bigtcp-agent")
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    envvar="BIGTCP_VERBOSE",
+    help="With an error, show what the compiler or the kernel's verifier said.",
+)
+def cli(*, verbose: bool) -> None:
+    """Is BIG TCP really on? Count the packets above 64 KiB and see."""
+
+
+@cli.command()
+@click.option(
+    "--listen",
+    default=settings.DEFAULT_LISTEN,
+    envvar="BIGTCP_LISTEN",
+    show_default=True,
+    show_envvar=True,
+    help="Where /metrics is served: HOST:PORT, [IPV6]:PORT or :PORT.",
+)
+@click.option(
+    "--hooks",
+    default=settings.DEFAULT_HOOKS,
+    envvar="BIGTCP_HOOKS",
+    show_default=True,
+    show_envvar=True,
+    help="Hooks to attach. napi_gro_receive_entry sees every wire packet.",
+)
+@click.option(
+    "--interfaces",
+    default=settings.DEFAULT_INTERFACES,
+    envvar="BIGTCP_INTERFACES",
+    show_default=True,
+    show_envvar=True,
+    help="Devices of this node to show by name: shell patterns, ! leaves out. "
+    "The others are summed.",
+)
+@click.option(
+    "--max-interfaces",
+    type=click.IntRange(0, 1000),
+    default=settings.DEFAULT_MAX_INTERFACES,
+    envvar="BIGTCP_MAX_INTERFACES",
+    show_default=True,
+    show_envvar=True,
+    help="At most this many by name.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "text", "json"]),
+    default="auto",
+    envvar="BIGTCP_LOG_FORMAT",
+    show_default=True,
+    show_envvar=True,
+    help="auto: text on a terminal, JSON elsewhere.",
+)
+def run(
+    *, listen: str, hooks: str, interfaces: str, max_interfaces: int, log_format: str
+) -> None:
+    """Count every packet of this node and serve /metrics until told to stop."""
+    address = settings.Address.parse(listen)
+    wanted = settings.parse_hooks(hooks)
+    named = settings.Interfaces.parse(interfaces, max_interfaces)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+
+    from agent.kernel.loader import Loader
+
+    with contextlib.ExitStack() as stack:
+        loader = Loader(wanted)  # compiles while we import
+        stack.callback(loader.close)
+        from agent import logs
+        from agent.kernel.links import Rtnetlink, own_netns_cookie
+        from agent.kernel.probes import Probes
+        from agent.snapshot.collector import Collector
+        from agent.views.exporter import Server, make_app
+
+        log = logs.configure(log_format)
+        rtnetlink = Rtnetlink()
+        stack.callback(rtnetlink.close)
+        probes = stack.enter_context(Probes.from_loader(loader))
+        for hook, why in probes.failures.items():
+            log.warning("hook not attached", hook=hook, reason=why)
+        collector = Collector(probes, rtnetlink.links, own_netns_cookie())
+        collector.snapshot()  # the coverage counts from here
+        app = make_app(collector.snapshot, named, platform.release())
+        server = stack.enter_context(Server(address, app))
+        thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
+        )
+        thread.start()
+        stack.callback(server.shutdown)
+        log.info(
+            "counting",
+            hooks=[str(hook) for hook, on in probes.attached.items() if on],
+            listen=str(address),
+            version=__version__,
+        )
+        stop.wait()
+        log.info("stopped")
+
+
+@cli.command()
+@click.option(
+    "--topology",
+    type=click.Choice(["pair", "router"]),
+    default="pair",
+    show_default=True,
+    help="pair: client - server. router: client - router - server, whose uplink "
+    "once stays at 64 KiB.",
+)
+@click.option(
+    "--family",
+    type=click.Choice(["ipv4", "ipv6", "both"]),
+    default="both",
+    show_default=True,
+    help="IP families to measure.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 1000),
+    default=5,
+    show_default=True,
+    help="Runs of each kind, in turns.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(1, 3600),
+    default=1.0,
+    show_default=True,
+    help="Length of a run.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="For people or for machines.",
+)
+def demo(
+    *, topology: str, family: str, rounds: int, seconds: float, output: str
+) -> None:
+    """Measure BIG TCP off and on between two namespaces of this machine."""
+    from agent.lab import demo as lab
+    from agent.snapshot.model import Family
+    from agent.views import report
+
+    # A service manager's SIGTERM must take the namespaces down as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    families = (Family.IPV4, Family.IPV6) if family == "both" else (Family(family),)
+    with _progress() as show:
+        result = lab.run(topology, families, rounds, seconds, show)
+    render = report.demo_json if output == "json" else report.demo_text
+    click.echo(render(result))
+
+
+class _Progress:
+    """One line on stderr that is written over; a line each without a terminal."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+
+    def __call__(self, text: str) -> None:
+        click.echo(
+            f"\r\x1b[K{text}" if self._live else text, err=True, nl=not self._live
+        )
+
+    def clear(self) -> None:
+        if self._live:
+            click.echo("\r\x1b[K", err=True, nl=False)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[_Progress]:
+    progress = _Progress()
+    try:
+        yield progress
+    finally:
+        progress.clear()
+
+
+def _tell(error: AgentError, *, verbose: bool) -> None:
+    click.echo(f"error: {error.message}\nhint: {error.hint}", err=True)
+    if verbose and error.detail:
+        click.echo(error.detail, err=True)
+
+
+def main() -> None:
+    """Run a command; its exit code is one of agent.errors.Exit."""
+    verbose = bool({"-v", "--verbose"} & set(sys.argv[1:2])) or bool(
+        os.environ.get("BIGTCP_VERBOSE")
+    )
+    try:
+        code = cli.main(standalone_mode=False)
+    except AgentError as err:
+        _tell(err, verbose=verbose)
+        code = err.exit_code
+    except click.exceptions.NoArgsIsHelpError as err:
+        click.echo(err.ctx.get_help() if err.ctx else "", err=True)
+        code = Exit.USAGE
+    except click.ClickException as err:
+        command = (
+            err.ctx.command_path
+            if isinstance(err, click.UsageError) and err.ctx
+            else "bigtcp-agent"
+        )
+        click.echo(
+            f"error: {err.format_message()}\nhint: see '{command} --help'", err=True
+        )
+        code = Exit.USAGE
+    except (KeyboardInterrupt, click.Abort):
+        code = Exit.INTERRUPTED
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = Exit.FAILED
+    sys.exit(code if isinstance(code, int) else Exit.OK)

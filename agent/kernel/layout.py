@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""C definitions of the kernel's structs, written from the running kernel's BTF.
+
+Each struct gets just the members that bpf/skb_length.c touches, each behind a
+pad of its real offset, all in one anonymous union. So the C says
+`skb->dev->ifindex` and means this kernel's offsets, without any kernel header.
+The structs are not `packed`: clang would load byte by byte and the verifier
+refuse it.
+"""
+
+from agent.errors import KernelError
+from agent.kernel.libbpf import KIND_STRUCT, Btf
+
+# Members, with the type they get in our C. Pointers to bytes are numbers here:
+# to the verifier they are scalars, and the program does arithmetic with them.
+_NEEDED: dict[str, tuple[tuple[str, str], ...]] = {
+    "ns_common": (("u32", "inum"),),
+    "net": (("struct ns_common", "ns"), ("u64", "net_cookie")),
+    "rtnl_link_ops": (("u64", "kind"),),
+    "net_device": (
+        ("int", "ifindex"),
+        ("u32", "flags"),
+        ("u32", "gso_max_size"),
+        ("u32", "gro_max_size"),
+        ("struct net *", "nd_net"),
+        ("struct rtnl_link_ops *", "rtnl_link_ops"),
+        ("u64", "dev_addr"),
+        ("u64", "name"),
+    ),
+    "sk_buff": (
+        ("struct net_device *", "dev"),
+        ("u32", "len"),
+        ("u32", "end"),
+        ("u64", "head"),
+        ("u64", "data"),
+        ("u16", "protocol"),
+        ("u16", "network_header"),
+    ),
+    "skb_shared_info": (("u16", "gso_segs"),),
+}
+
+# Members that some kernels lack: no error, HAVE_<struct>_<member> tells.
+_OPTIONAL: dict[str, tuple[tuple[str, str], ...]] = {
+    # 9eefedd58ae1 ("net: add gso_ipv4_max_size and gro_ipv4_max_size per
+    # device"), first in 6.3
+    "net_device": (("u32", "gso_ipv4_max_size"), ("u32", "gro_ipv4_max_size")),
+}
+
+# net_device's private part is aligned to NETDEV_ALIGN where it is no member.
+_NETDEV_ALIGN = 32
+
+
+def _struct(btf: Btf, name: str) -> str:
+    type_id = btf.find(name, KIND_STRUCT)
+    body, flags = "", ""
+    for ctype, member in _NEEDED[name] + _OPTIONAL.get(name, ()):
+        offset = btf.offset(type_id, member) if type_id is not None else None
+        if offset is None:
+            if (ctype, member) in _NEEDED[name]:
+                raise KernelError(
+                    f"this kernel's struct {name} has no member {member}",
+                    "use Linux 5.19 or newer: it is the first with BIG TCP",
+                )
+            continue
+        pad = f"char pad_{member}[{offset}]; " if offset else ""
+        body += f"struct {{ {pad}{ctype} {member}; }}; "
+        if (ctype, member) not in _NEEDED[name]:
+            flags += f"#define HAVE_{name}_{member} 1\n"
+    return f"struct {name} {{ union {{ {body}}}; }};\n{flags}"
+
+
+def _private_part(btf: Btf) -> int:
+    """Offset of what a driver keeps behind its net_device, as netdev_priv().
+
+    A member since f0fa69fc3bdb ("net: embed net_device private data", 6.10-era
+    `priv`); before, the struct's size rounded up.
+    """
+    type_id = btf.find("net_device", KIND_STRUCT)
+    assert type_id is not None  # _struct() has found it
+    member = btf.offset(type_id, "priv")
+    if member is not None:
+        return member
+    return -(-btf.size(type_id) // _NETDEV_ALIGN) * _NETDEV_ALIGN
+
+
+def _peer(btf: Btf, driver: str) -> int:
+    """Offset of `peer` in the private part of a veth or netkit device.
+
+    The driver may be a module with BTF of its own, loaded or not yet loaded.
+    Then the offset is 0: `peer` is the first member of struct veth_priv since
+    e314dbdc1c0d ("[NET]: Virtual ethernet device driver.") and of struct
+    netkit since 35dfaad7188c ("netkit, bpf: Add bpf programmable net device").
+    """
+    struct = {"veth": "veth_priv", "netkit": "netkit"}[driver]
+    sources = [btf]
+    try:
+        sources.append(btf.module(driver))
+    except OSError:  # built in, or not loaded
+        pass
+    for source in sources:
+        type_id = source.find(struct, KIND_STRUCT)
+        if type_id is not None:
+            offset = source.offset(type_id, "peer")
+            if offset is not None:
+                return offset
+    return 0
+
+
+def layout(btf: Btf) -> str:
+    """The C text to put before skb_length.c; KernelError where it cannot be."""
+    return (
+        "".join(_struct(btf, name) for name in _NEEDED)
+        + f"#define NET_DEVICE_PRIVATE {_private_part(btf)}\n"
+        + f"#define VETH_PRIV_PEER {_peer(btf, 'veth')}\n"
+        + f"#define NETKIT_PRIV_PEER {_peer(btf, 'netkit')}\n"
+    )

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compile, load and attach in a child process; keep only file descriptors.
+
+LLVM stays in a process for ever (123 MB), so it runs in a child: `python -m
+agent.kernel.loader` compiles with BCC, loads and attaches with libbpf, sends
+the fds over a socket and ends. What BCC and clang print on the way becomes the
+detail of the one error. Nothing is pinned: the programs live exactly as long
+as somebody holds their fds.
+"""
+
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from agent.errors import KernelError
+from agent.kernel import libbpf
+from agent.kernel.contract import bpf_directory
+from agent.kernel.layout import layout
+
+MAX_ROWS = 16384
+_MAPS = ("lengths", "devices", "unrecorded")
+_DETAIL_LINES = 25
+# Under QEMU without KVM compiling takes 8 s, on hardware 0.2 s.
+_PATIENCE_SECONDS = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the child has left behind: fds, and how to read the maps' bytes.
+
+    `formats` maps a map's name to the numpy formats of its key and leaf, as
+    BCC describes the C structs. `failed` says of hooks that could not be
+    attached why not.
+    """
+
+    maps: dict[str, int]
+    programs: dict[str, int]
+    links: dict[str, int]
+    failed: dict[str, str]
+    formats: dict[str, tuple[Any, Any]]
+    max_rows: int
+
+    def close(self) -> None:
+        """Detach and free: the last holder of these fds lets go of them."""
+        for fd in (*self.links.values(), *self.programs.values(), *self.maps.values()):
+            os.close(fd)
+
+
+class Loader:
+    """A running child. Start it early: it needs 0.2 s of its own."""
+
+    def __init__(self, hooks: Sequence[str], max_rows: int = MAX_ROWS) -> None:
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket = ours
+        # A file, not a pipe: nobody reads while clang may fill it.
+        self._output = tempfile.TemporaryFile()
+        request = json.dumps({"hooks": list(hooks), "max_rows": max_rows})
+        with its:
+            # -P: a bcc.py in the working directory must not become our compiler
+            self._child = subprocess.Popen(
+                [sys.executable, "-P", "-m", __name__, str(its.fileno()), request],
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(its.fileno(),),
+                env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+            )
+
+    def finish(self) -> Loaded:
+        """Wait for the fds; KernelError with the child's own reason otherwise."""
+        try:
+            return self._receive()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the child, whatever it is doing."""
+        self._socket.close()
+        if self._child.poll() is None:
+            self._child.kill()
+        self._child.wait()
+        self._output.close()
+
+    def _receive(self) -> Loaded:
+        self._socket.settimeout(_PATIENCE_SECONDS)
+        fds: list[int] = []
+        try:
+            text = b""
+            while not text.endswith(b"\n"):
+                part, more, _, _ = socket.recv_fds(self._socket, 1 << 16, 64)
+                fds += more
+                if not part:
+                    raise self._died()
+                text += part
+            answer = json.loads(text)
+            if "error" in answer:
+                error = answer["error"]
+                raise KernelError(
+                    error["message"],
+                    error["hint"],
+                    error["detail"] or self._said(),
+                )
+            names = answer["fds"]
+            found = dict(zip(names, fds, strict=True))
+        except TimeoutError as err:
+            _close_all(fds)
+            raise KernelError(
+                f"the loader gave no answer in {_PATIENCE_SECONDS:.0f} s",
+                "see what the machine is busy with, then try again",
+                self._said(),
+            ) from err
+        except BaseException:
+            _close_all(fds)
+            raise
+        self._child.wait()
+
+        def of(kind: str) -> dict[str, int]:
+            return {
+                name.removeprefix(kind): fd
+                for name, fd in found.items()
+                if name.startswith(kind)
+            }
+
+        return Loaded(
+            maps=of("map:"),
+            programs=of("program:"),
+            links=of("link:"),
+            failed=answer["failed"],
+            formats={name: tuple(pair) for name, pair in answer["formats"].items()},
+            max_rows=answer["max_rows"],
+        )
+
+    def _died(self) -> KernelError:
+        code = self._child.wait()
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        return KernelError(
+            f"the loader, which compiles the BPF program, {how}",
+            "it needs 150 MiB for a moment: look for an OOM kill (dmesg, memory "
+            "limit of the container), then start again",
+            self._said(),
+        )
+
+    def _said(self) -> str:
+        self._output.seek(0)
+        lines = self._output.read().decode(errors="replace").splitlines()
+        return "\n".join(lines[-_DETAIL_LINES:])
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+# ---- in the child ------------------------------------------------------------
+
+_CAP_HINT = (
+    "run as root, or give the container the capabilities BPF and PERFMON "
+    "(or privileged: true, where the runtime refuses them)"
+)
+
+
+@contextlib.contextmanager
+def _telling(message: str, hint: str) -> Iterator[None]:
+    """An OSError inside ends the job, told as `message`: and the kernel's reason."""
+    try:
+        yield
+    except OSError as err:
+        if err.errno == errno.EPERM:  # whatever we were about to do
+            hint = _CAP_HINT
+        raise KernelError(
+            f"{message}: {err.strerror or err}".lower(),
+            hint,
+            getattr(err, "log", ""),
+        ) from err
+
+
+def _bcc() -> Any:
+    """BCC's Python module, told apart from PyPI's package of the same name."""
+    hint = (
+        "apt install python3-bpfcc, and use the distribution's /usr/bin/python3 "
+        "(a virtual environment of it needs --system-site-packages)"
+    )
+    try:
+        import bcc
+    except ImportError as err:
+        raise KernelError(f"BCC cannot be imported: {err}", hint) from err
+    if not hasattr(bcc, "BPF"):
+        raise KernelError(
+            "the Python package bcc that is installed is not BCC, but PyPI's "
+            "package of the same name",
+            f"pip uninstall bcc, then {hint}",
+        )
+    return bcc
+
+
+def _compile(btf: libbpf.Btf, max_rows: int) -> Any:
+    directory = bpf_directory()
+    # Before the import: BCC reads it when its library is loaded.
+    os.environ["BCC_KERNEL_SOURCE"] = str(directory / "headers")
+    text = layout(btf) + '#line 1 "skb_length.c"\n'
+    text += (directory / "skb_length.c").read_text()
+    try:
+        return _bcc().BPF(
+            text=text, cflags=[f"-I{directory}", f"-DMAX_ROWS={max_rows}"]
+        )
+    except KernelError:
+        raise
+    except Exception as err:  # BCC raises nothing narrower
+        raise KernelError(
+            f"BCC cannot compile skb_length.c: {err}",
+            "run it again with --verbose and report what it says",
+        ) from err
+
+
+def _attach(bpf: Any, btf: libbpf.Btf, hook: str) -> tuple[int, int]:
+    type_id = btf.find(f"btf_trace_{hook}", libbpf.KIND_TYPEDEF)
+    if type_id is None:
+        msg = f"this kernel has no tracepoint {hook}"
+        raise KernelError(msg, "leave it out of --hooks")
+    code = bpf.dump_func(hook.encode())
+    with _telling(
+        f"cannot load {hook}", "run it again with --verbose and report what it says"
+    ):
+        program = libbpf.load_raw_tracepoint(hook, code, type_id)
+    with _telling(f"cannot attach {hook}", _CAP_HINT):
+        return program, libbpf.attach_raw_tracepoint(program)
+
+
+def _load(hooks: Sequence[str], max_rows: int) -> tuple[dict[str, Any], list[int]]:
+    try:
+        libbpf.possible_cpus()
+    except OSError as err:
+        raise KernelError(
+            f"libbpf cannot be loaded: {err}", "apt install libbpf1"
+        ) from err
+    with _telling(
+        "the kernel's types (BTF) cannot be read",
+        "use a kernel with CONFIG_DEBUG_INFO_BTF (/sys/kernel/btf/vmlinux), as every "
+        "current distribution has",
+    ):
+        btf = libbpf.Btf.vmlinux()
+    # BCC would print the kernel's reason and raise a text without it.
+    with _telling("this process may not use BPF", _CAP_HINT):
+        os.close(libbpf.create_map())
+    bpf = _compile(btf, max_rows)
+    fds = {f"map:{name}": bpf[name].map_fd for name in _MAPS}
+    failed: dict[str, KernelError] = {}
+    for hook in hooks:
+        try:
+            fds[f"program:{hook}"], fds[f"link:{hook}"] = _attach(bpf, btf, hook)
+        except KernelError as err:
+            failed[hook] = err
+    if len(failed) == len(hooks):
+        raise next(iter(failed.values()))
+    formats = {
+        # sLeaf is one CPU's share; Leaf of a per-CPU table is that of them all
+        name: (_format(table.Key), _format(getattr(table, "sLeaf", table.Leaf)))
+        for name in ("lengths", "devices")
+        for table in (bpf[name],)
+    }
+    answer = {
+        "fds": list(fds),
+        "failed": {hook: err.message for hook, err in failed.items()},
+        "formats": formats,
+        "max_rows": max_rows,
+    }
+    return answer, list(fds.values())
+
+
+def _format(ctype: Any) -> Any:
+    """A numpy format of what BCC made of a C type, in plain JSON.
+
+    A struct is numpy's dict of fields, an array the pair [format, length].
+    """
+    if issubclass(ctype, ctypes.Structure):
+        names = [field[0] for field in ctype._fields_]
+        return {
+            "names": names,
+            "formats": [_format(field[1]) for field in ctype._fields_],
+            "offsets": [getattr(ctype, name).offset for name in names],
+            "itemsize": ctypes.sizeof(ctype),
+        }
+    if issubclass(ctype, ctypes.Array):
+        if ctype._type_ is ctypes.c_char:
+            return f"S{ctype._length_}"
+        return [_format(ctype._type_), ctype._length_]
+    return f"u{ctypes.sizeof(ctype)}"  # the contract has unsigned numbers only
+
+
+def main(argv: Sequence[str]) -> NoReturn:
+    """Do what the request on the command line says and send what came of it."""
+    with socket.socket(fileno=int(argv[1])) as parent:
+        request = json.loads(argv[2])
+        fds: list[int] = []
+        try:
+            answer, fds = _load(request["hooks"], request["max_rows"])
+        except KernelError as err:
+            error = {"message": err.message, "hint": err.hint, "detail": err.detail}
+            answer = {"error": error}
+        sys.stdout.flush()
+        with contextlib.suppress(BrokenPipeError):  # the parent is gone: so are we
+            socket.send_fds(parent, [json.dumps(answer).encode() + b"\n"], fds)
+    # Not through BCC's atexit handlers: the parent holds the programs now.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv)

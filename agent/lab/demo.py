@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""BIG TCP off and on, on this machine: the lab without a cluster.
+
+Arms run in turns (off, on, on, off, ...), both ends on one CPU: that measures
+the CPU's work per transaction and repeats within 1 %; on two CPUs the wake-up
+between them dominates and the difference drowns.
+"""
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from agent.errors import AgentError
+from agent.kernel.probes import Probes
+from agent.lab import netperf
+from agent.lab.netns import Namespace, Stand, chain, pair
+from agent.snapshot.experiment import Arm, Comparison, Demo, Trial
+from agent.snapshot.model import Family, Hook, Lengths, Reading
+
+LEGACY, BIG = 65536, 196608
+HOOKS = (Hook.NET_DEV_START_XMIT, Hook.NETIF_RECEIVE_SKB, Hook.NET_DEV_QUEUE)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of running: the size of all devices, the uplink's where it differs."""
+
+    name: str
+    size: int
+    uplink: int | None = None
+
+
+@dataclass(frozen=True)
+class Topology:
+    """A stand and the ways that are compared on it; the first is the reference."""
+
+    stand: Callable[[], AbstractContextManager[Stand]]
+    ways: tuple[Way, ...]
+    device: str
+
+
+TOPOLOGIES = {
+    "pair": Topology(pair, (Way("off", LEGACY), Way("on", BIG)), "eth0 of the client"),
+    "router": Topology(
+        chain,
+        (Way("off", LEGACY), Way("cut", BIG, uplink=LEGACY), Way("on", BIG)),
+        "uplink of the router",
+    ),
+}
+
+
+def _lengths(
+    reading: Reading, where: tuple[Namespace, str], hook: Hook, family: Family
+) -> Lengths:
+    namespace, name = where
+    for key, row in reading.rows.items():
+        device = reading.devices.get(key.device)
+        if (
+            (key.hook, key.family) == (hook, family)
+            and device is not None
+            and (device.netns_inode, device.name) == (namespace.inode, name)
+        ):
+            return row.lengths
+    return Lengths.empty(reading.edges)
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What every trial needs."""
+
+    probes: Probes
+    stand: Stand
+    cpu: int
+    seconds: float
+
+    def trial(self, way: Way, family: Family) -> Trial:
+        """Set the sizes, empty the maps, run netperf, read what was counted.
+
+        The probes are this demo's own, so emptying them harms nobody, and
+        unlike a difference of two readings it tells the longest skb, too.
+        """
+        self.stand.set_sizes(way.size, way.uplink)
+        ours = self.stand.devices[0]
+        suspect = self.stand.uplink or ours
+        old = self.probes.read()
+        self.probes.forget(old.rows, old.devices)
+        result = netperf.tcp_rr(
+            self.stand.client,
+            self.stand.addresses[family],
+            self.cpu,
+            self.seconds,
+        )
+        seen = self.probes.read()
+        queued = _lengths(seen, suspect, Hook.NET_DEV_QUEUE, family)
+        transmitted = _lengths(seen, suspect, Hook.NET_DEV_START_XMIT, family)
+        return Trial(
+            netperf=result,
+            sent=_lengths(seen, ours, Hook.NET_DEV_START_XMIT, family),
+            queued_big=queued.histogram.above(LEGACY),
+            transmitted_big=transmitted.histogram.above(LEGACY),
+        )
+
+
+def _order(ways: tuple[Way, ...], rounds: int) -> Iterator[Way]:
+    """Every way once a round, backwards in every other round."""
+    for number in range(rounds):
+        yield from reversed(ways) if number % 2 else ways
+
+
+def run(
+    topology: str,
+    families: tuple[Family, ...],
+    rounds: int,
+    seconds: float,
+    progress: Callable[[str], None],
+) -> Demo:
+    """Run it all: `rounds` trials of `seconds` for every way and family.
+
+    `progress` gets a short text before each trial. Namespaces and servers are
+    gone afterwards, whatever ended it.
+    """
+    netperf.require()
+    chosen = TOPOLOGIES[topology]
+    cpu = max(os.sched_getaffinity(0))
+    progress("loading the probes")
+    with Probes.load(HOOKS) as probes, chosen.stand() as stand:
+        missing = [hook for hook, attached in probes.attached.items() if not attached]
+        if missing:
+            raise AgentError(
+                f"the demo needs {missing[0]}: {probes.failures[missing[0]]}",
+                "use a kernel that has this tracepoint",
+            )
+        before = probes.read()
+        netperf.serve(stand.server, cpu)
+        bench = _Bench(probes, stand, cpu, seconds)
+        comparisons = []
+        for family in families:
+            bench.trial(chosen.ways[0], family)  # warm up
+            trials: dict[Way, list[Trial]] = {way: [] for way in chosen.ways}
+            for way in _order(chosen.ways, rounds):
+                done = len(trials[way]) + 1
+                progress(f"{family}: BIG TCP {way.name}, run {done} of {rounds}")
+                trials[way].append(bench.trial(way, family))
+            arms = tuple(Arm(way.name, tuple(runs)) for way, runs in trials.items())
+            comparisons.append(Comparison(family, arms))
+        after = probes.read()
+    return Demo(
+        kernel=platform.release(),
+        machine=_machine(),
+        topology=topology,
+        device=chosen.device,
+        seconds=seconds,
+        comparisons=tuple(comparisons),
+        unrecorded={
+            reason: count - before.unrecorded[reason]
+            for reason, count in after.unrecorded.items()
+        },
+    )
+
+
+def _machine() -> str:
+    """The CPU's name, and how many there are."""
+    name = platform.machine()
+    try:
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    name = line.split(":", 1)[1].strip()
+                    break
+    except OSError as err:
+        print(err, file=sys.stderr)
+    return f"{name}, {os.cpu_count()} CPUs"

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Logs: on stderr, for people on a terminal, as JSON elsewhere."""
+
+import sys
+from typing import Any
+
+import structlog
+
+
+def configure(log_format: str) -> Any:
+    """Set structlog up once; `log_format` is auto, text or json. The root logger."""
+    text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if text
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    return structlog.get_logger("agent")

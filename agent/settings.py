@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Values of flags, understood once; each part is handed just the one it needs."""
+
+import fnmatch
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from agent.errors import BadValueError
+from agent.snapshot.model import Hook
+
+DEFAULT_LISTEN = ":19715"
+DEFAULT_HOOKS = "net_dev_start_xmit,netif_receive_skb,net_dev_queue"
+# Host sides of pods come and go by the hundred: they are summed unless named.
+DEFAULT_INTERFACES = "!lxc*,!veth*,!cali*,!eni*"
+DEFAULT_MAX_INTERFACES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen; an empty host is every address, IPv4 and IPv6."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From HOST:PORT, [IPV6]:PORT or :PORT; BadValueError otherwise."""
+        match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]\s]*)):(\d{1,5})", text)
+        if match is None or not int(match[3]) < 65536:
+            raise BadValueError(
+                f"--listen {text!r} is no address",
+                "use HOST:PORT, [IPV6]:PORT or :PORT, such as 127.0.0.1:19715",
+            )
+        return cls(match[1] or match[2] or "", int(match[3]))
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def parse_hooks(text: str) -> tuple[Hook, ...]:
+    """From a comma-separated list, each hook once; BadValueError otherwise."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    known = [str(hook) for hook in Hook]
+    for name in names:
+        if name not in known:
+            raise BadValueError(
+                f"--hooks: there is no hook {name!r}", f"hooks are {', '.join(known)}"
+            )
+    if not names:
+        raise BadValueError("--hooks names no hook", f"hooks are {', '.join(known)}")
+    return tuple(Hook(name) for name in dict.fromkeys(names))
+
+
+@dataclass(frozen=True, slots=True)
+class Interfaces:
+    """Which of the node's devices are shown by name.
+
+    One is when no `exclude` pattern matches its name and, where there are
+    `include` patterns, one of those does; the first `most` of them, by ifindex.
+    """
+
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    most: int
+
+    @classmethod
+    def parse(cls, text: str, most: int) -> Self:
+        """From comma-separated shell patterns, `!` before those to leave out."""
+        patterns = [pattern.strip() for pattern in text.split(",") if pattern.strip()]
+        if "!" in patterns:
+            raise BadValueError(
+                "--interfaces: there is no pattern behind a '!'",
+                "use shell patterns such as 'eth*,bond0' or '!lxc*'",
+            )
+        return cls(
+            tuple(pattern for pattern in patterns if not pattern.startswith("!")),
+            tuple(pattern[1:] for pattern in patterns if pattern.startswith("!")),
+            most,
+        )
+
+    def wants(self, name: str) -> bool:
+        """Is this name to be shown, the cap aside?"""
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.exclude):
+            return False
+        return not self.include or any(
+            fnmatch.fnmatchcase(name, pattern) for pattern in self.include
+        )

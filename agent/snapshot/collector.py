@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Joins what the kernel counted with whose devices they are: one Snapshot.
+
+Reads on demand, under the one lock of the agent. It remembers only what a
+single reading cannot tell: since when a row stands still, what the rows of
+dead devices had counted, and the last good answer of a source.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import structlog
+
+from agent.snapshot.model import (
+    Coverage,
+    Device,
+    DeviceId,
+    DeviceRows,
+    Family,
+    Hook,
+    Lengths,
+    Link,
+    Reading,
+    Row,
+    RowKey,
+    Scope,
+    Snapshot,
+    Source,
+)
+
+# A row is dropped when its device is gone and it stood still this long.
+GRACE_SECONDS = 60.0
+# Whether a device of a foreign namespace is gone nobody can ask: silence tells.
+SILENCE_SECONDS = 600.0
+_LINK_HEADER_BYTES = 14  # ETH_HLEN
+
+_log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+class Probes(Protocol):
+    """What the collector wants of agent.kernel.probes.Probes."""
+
+    @property
+    def attached(self) -> dict[Hook, bool]:
+        """Each hook that was asked for: is it attached?"""
+
+    @property
+    def capacity(self) -> int:
+        """Rows that the map has room for."""
+
+    def read(self) -> Reading:
+        """All counters now."""
+
+    def forget(self, rows: Iterable[RowKey], devices: Iterable[DeviceId]) -> None:
+        """Drop rows and devices from the kernel's maps."""
+
+
+class Remembered(Generic[T]):
+    """A source that may fail: its last good answer, and how often it failed.
+
+    Only OSError counts as failing; anything else is a defect of ours.
+    """
+
+    def __init__(self, name: str, read: Callable[[], T]) -> None:
+        self.name = name
+        self.state = Source(up=True, errors=0)
+        self._read = read
+        self._last: T | None = None
+
+    def get(self) -> T:
+        """The answer now, or the last good one; OSError where there is none."""
+        try:
+            self._last = self._read()
+        except OSError as err:
+            if self.state.up:
+                _log.warning("source failed", source=self.name, error=str(err))
+            self.state = Source(up=False, errors=self.state.errors + 1)
+            if self._last is None:
+                raise
+        else:
+            if not self.state.up:
+                _log.info("source is back", source=self.name)
+            self.state = Source(up=True, errors=self.state.errors)
+        return self._last
+
+
+@dataclass(frozen=True, slots=True)
+class _Still:
+    """Since when (monotonic seconds) a row has this count."""
+
+    count: int
+    since: float
+
+
+class Collector:
+    """Builds snapshots; safe to call from any thread."""
+
+    def __init__(
+        self,
+        probes: Probes,
+        links: Callable[[], list[Link]],
+        own_netns: int,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._probes = probes
+        self._reading = Remembered("probes", probes.read)
+        self._links = Remembered("links", links)
+        self._own_netns = own_netns
+        self._monotonic = monotonic
+        self._wall = wall
+        self._lock = threading.Lock()
+        self._still: dict[RowKey, _Still] = {}
+        self._retired: dict[tuple[Scope, Hook, Family], Lengths] = {}
+        self._scopes: dict[DeviceId, Scope] = {}
+        self._baseline: dict[tuple[int, str], tuple[int, int]] | None = None
+
+    def snapshot(self) -> Snapshot:
+        """Read everything now. OSError until the first good reading."""
+        with self._lock:
+            links = self._links.get()
+            reading = self._reading.get()
+            devices = self._join(reading, links)
+            devices = self._retire(reading, devices, links)
+            return Snapshot(
+                taken=self._wall(),
+                edges=reading.edges,
+                devices=devices,
+                links=tuple(links),
+                retired=dict(self._retired),
+                unrecorded=reading.unrecorded,
+                attached=self._probes.attached,
+                sources={
+                    source.name: source.state for source in (self._reading, self._links)
+                },
+                coverage=self._coverage(devices, links),
+            )
+
+    def _join(self, reading: Reading, links: list[Link]) -> tuple[DeviceRows, ...]:
+        by_index = {link.ifindex: link for link in links}
+        rows: dict[DeviceId, dict[tuple[Hook, Family], Row]] = {}
+        for key, row in reading.rows.items():
+            rows.setdefault(key.device, {})[key.hook, key.family] = row
+        return tuple(
+            self._device(at, reading.devices.get(at), by_index, its_rows)
+            for at, its_rows in sorted(rows.items())
+        )
+
+    def _device(
+        self,
+        at: DeviceId,
+        device: Device | None,
+        links: dict[int, Link],
+        rows: dict[tuple[Hook, Family], Row],
+    ) -> DeviceRows:
+        link = links.get(at.ifindex) if at.netns == self._own_netns else None
+        name = link.name if link else device.name if device else f"ifindex:{at.ifindex}"
+        return DeviceRows(at, name, self._scope(at, device, links), device, link, rows)
+
+    def _scope(
+        self, at: DeviceId, device: Device | None, links: dict[int, Link]
+    ) -> Scope:
+        if at.netns == self._own_netns:
+            return Scope.NODE
+        if device is None or device.peer is None:
+            return Scope.OTHER
+        if device.peer.netns != self._own_netns:
+            return Scope.OTHER
+        facing = links.get(device.peer.ifindex)
+        if facing is not None:
+            # An end of ours that has neighbours is an uplink: behind it stands
+            # not a pod, but the machine around us (kind, k3d).
+            self._scopes[at] = Scope.OTHER if facing.in_subnet else Scope.PODS
+        # Both ends of a pair die together: what it was, it stays.
+        return self._scopes.get(at, Scope.PODS)
+
+    def _retire(
+        self,
+        reading: Reading,
+        devices: tuple[DeviceRows, ...],
+        links: list[Link],
+    ) -> tuple[DeviceRows, ...]:
+        """Drop devices that are gone; what they counted stays in the sums."""
+        now = self._monotonic()
+        full = len(reading.rows) > self._probes.capacity // 2
+        present = {link.ifindex for link in links} if self._links.state.up else None
+        still = {}
+        kept, gone = [], []
+        for device in devices:
+            silent = now
+            for row in device.rows.values():
+                count = row.lengths.histogram.count
+                before = self._still.get(row.key)
+                if before is None or before.count != count:
+                    before = _Still(count, now)
+                still[row.key] = before
+                silent = min(silent, now - before.since)
+            if silent >= self._patience(device, present, full):
+                gone.append(device)
+            else:
+                kept.append(device)
+        self._still = still
+        for device in gone:
+            self._forget(device)
+        return tuple(kept)
+
+    def _patience(
+        self, device: DeviceRows, present: set[int] | None, full: bool
+    ) -> float:
+        """Seconds of silence after which a device counts as gone."""
+        forever = float("inf")
+        if device.scope is Scope.OTHER:
+            return GRACE_SECONDS if full else SILENCE_SECONDS
+        if present is None:
+            return forever
+        ours = device.id.ifindex
+        if device.scope is Scope.PODS and device.device and device.device.peer:
+            ours = device.device.peer.ifindex
+        return forever if ours in present else GRACE_SECONDS
+
+    def _forget(self, device: DeviceRows) -> None:
+        self._probes.forget([row.key for row in device.rows.values()], [device.id])
+        for (hook, family), row in device.rows.items():
+            at = (device.scope, hook, family)
+            before = self._retired.get(at)
+            self._retired[at] = before.add(row.lengths) if before else row.lengths
+            self._still.pop(row.key, None)
+        self._scopes.pop(device.id, None)
+
+    def _coverage(
+        self, devices: tuple[DeviceRows, ...], links: list[Link]
+    ) -> dict[tuple[str, str], Coverage]:
+        """What we counted against what the links counted, since our first look."""
+        counted: dict[tuple[int, str], int] = {}
+        directions = {
+            Hook.NET_DEV_START_XMIT: "tx",
+            Hook.NETIF_RECEIVE_SKB: "rx",
+        }
+        for device in devices:
+            if device.link is None:
+                continue
+            for (hook, _), row in device.rows.items():
+                if hook in directions:
+                    at = (device.id.ifindex, directions[hook])
+                    histogram = row.lengths.histogram
+                    framed = histogram.bytes + _LINK_HEADER_BYTES * histogram.count
+                    counted[at] = counted.get(at, 0) + framed
+        now = {}
+        for link in links:
+            if not link.loopback:
+                for direction, of_kernel in (
+                    ("rx", link.counters.rx_bytes),
+                    ("tx", link.counters.tx_bytes),
+                ):
+                    at = (link.ifindex, direction)
+                    now[at] = (counted.get(at, 0), of_kernel)
+        if self._baseline is None:
+            self._baseline = now
+        found = {}
+        names = {link.ifindex: link.name for link in links}
+        for at, (ours, of_kernel) in now.items():
+            # A link that came later began at zero, as our rows of it did.
+            our_first, its_first = self._baseline.get(at, (0, 0))
+            hook = Hook.NET_DEV_START_XMIT if at[1] == "tx" else Hook.NETIF_RECEIVE_SKB
+            if of_kernel > its_first and self._probes.attached.get(hook):
+                found[names[at[0]], at[1]] = Coverage(
+                    ours - our_first, of_kernel - its_first
+                )
+        return found

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What measured runs of traffic showed, and how two ways of running compare."""
+
+from dataclasses import dataclass
+from statistics import median
+
+from agent.snapshot.histogram import Histogram
+from agent.snapshot.model import Lengths
+
+
+@dataclass(frozen=True, slots=True)
+class Netperf:
+    """One netperf TCP_RR: transactions a second, latencies in microseconds."""
+
+    transactions_per_second: float
+    min_latency_us: float
+    p90_latency_us: float
+    p99_latency_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One run: netperf's result and what the hooks saw meanwhile.
+
+    `sent`: net_dev_start_xmit at the client's device. `queued_big` and
+    `transmitted_big`: skbs above 64 KiB at net_dev_queue and at
+    net_dev_start_xmit of the device in question (the uplink, where there is
+    one, else the client's).
+    """
+
+    netperf: Netperf
+    sent: Lengths
+    queued_big: int
+    transmitted_big: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """All trials of one way of running, such as "off", in the order of running."""
+
+    name: str
+    trials: tuple[Trial, ...]
+
+    @property
+    def transactions_per_second(self) -> float:
+        """Median of the trials."""
+        return median(trial.netperf.transactions_per_second for trial in self.trials)
+
+    @property
+    def latencies_us(self) -> tuple[float, float, float]:
+        """Minimum of the minima, median of P90, median of P99."""
+        results = [trial.netperf for trial in self.trials]
+        return (
+            min(result.min_latency_us for result in results),
+            median(result.p90_latency_us for result in results),
+            median(result.p99_latency_us for result in results),
+        )
+
+    @property
+    def sent(self) -> Lengths:
+        """What the client sent in all trials together."""
+        first, *others = (trial.sent for trial in self.trials)
+        for lengths in others:
+            first = first.add(lengths)
+        return first
+
+    @property
+    def histogram(self) -> Histogram:
+        """Histogram of `sent`."""
+        return self.sent.histogram
+
+    @property
+    def segments_per_skb(self) -> float | None:
+        """Wire packets that an skb stood for, on average."""
+        count = self.histogram.count
+        return self.sent.segments / count if count else None
+
+    @property
+    def segmented_in_software(self) -> int:
+        """Big skbs that were queued at the device in question, where none that
+        big was ever transmitted; 0 where some were.
+        """
+        if any(trial.transmitted_big for trial in self.trials):
+            return 0
+        return sum(trial.queued_big for trial in self.trials)
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """Difference of two arms in per cent of the first: pair by pair, so that
+    what disturbs the machine for a while disturbs both.
+    """
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def between(cls, before: Arm, after: Arm) -> "Gain":
+        """From trials that ran in turns; ValueError where there are none."""
+        percents = [
+            100
+            * (
+                b.netperf.transactions_per_second / a.netperf.transactions_per_second
+                - 1
+            )
+            for a, b in zip(before.trials, after.trials, strict=True)
+        ]
+        return cls(median(percents), min(percents), max(percents))
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One address family: its arms, the first of which is the reference."""
+
+    family: str
+    arms: tuple[Arm, ...]
+
+    def gain(self, arm: Arm) -> Gain:
+        """Of an arm over the reference."""
+        return Gain.between(self.arms[0], arm)
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """All that `bigtcp-agent demo` found out.
+
+    `device` names where software segmentation was looked for; `unrecorded`
+    are skbs that the probes missed meanwhile, by reason.
+    """
+
+    kernel: str
+    machine: str
+    topology: str
+    device: str
+    seconds: float
+    comparisons: tuple[Comparison, ...]
+    unrecorded: dict[str, int]

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Histogram of skb lengths: pure, immutable, exact."""
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Counts per slot, and the sum of what was counted.
+
+    `edges` are upper edges in bytes, inclusive (Prometheus' `le`), ascending;
+    `slots` are not cumulative and one more than the edges: the last takes all
+    that is longer. `bytes` is the sum of the lengths, `big_bytes` the part of
+    it in skbs above 64 KiB, which no bucket could tell.
+    """
+
+    edges: tuple[int, ...]
+    slots: tuple[int, ...]
+    bytes: int = 0
+    big_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.slots) != len(self.edges) + 1:
+            msg = f"{len(self.edges)} edges need {len(self.edges) + 1} slots"
+            raise ValueError(msg)
+
+    @classmethod
+    def empty(cls, edges: tuple[int, ...]) -> Self:
+        """Nothing counted yet."""
+        return cls(edges, (0,) * (len(edges) + 1))
+
+    @property
+    def count(self) -> int:
+        """How many skbs."""
+        return sum(self.slots)
+
+    @property
+    def cumulative(self) -> tuple[int, ...]:
+        """Skbs up to each edge and, last, all of them."""
+        return tuple(accumulate(self.slots))
+
+    def add(self, other: Self) -> Self:
+        """Both together; ValueError where the edges differ."""
+        return self._with(other, 1)
+
+    def since(self, before: Self) -> Self:
+        """What came after `before`, an earlier state of the same counters.
+
+        Where a counter went back (the agent was restarted), all of `self` is
+        new: the answer is never negative.
+        """
+        if any(now < then for now, then in zip(self.slots, before.slots, strict=True)):
+            return self
+        return self._with(before, -1)
+
+    def above(self, edge: int) -> int:
+        """How many skbs are longer than `edge`, which must be one of the edges."""
+        return sum(self.slots[self.edges.index(edge) + 1 :])
+
+    def share_above(self, edge: int) -> float | None:
+        """Share of the skbs that are longer than `edge`; None where there are none."""
+        return self.above(edge) / self.count if self.count else None
+
+    @property
+    def big_share(self) -> float | None:
+        """Share of the bytes that travelled in skbs above 64 KiB; None without bytes."""
+        return self.big_bytes / self.bytes if self.bytes else None
+
+    def quantile(self, q: float) -> float | None:
+        """Length in bytes below which a share `q` of the skbs stays.
+
+        Linear inside a slot, as PromQL's histogram_quantile: from the edge
+        below (0 for the first) to its own; the last slot answers with the last
+        edge. None where nothing was counted.
+        """
+        if not 0 <= q <= 1:
+            msg = f"a quantile lies between 0 and 1, not at {q}"
+            raise ValueError(msg)
+        cumulative = self.cumulative
+        if not cumulative[-1]:
+            return None
+        rank = q * cumulative[-1]
+        slot = bisect_left(cumulative, rank)
+        if slot == len(self.edges):
+            return float(self.edges[-1])
+        below = self.edges[slot - 1] if slot else 0
+        before = cumulative[slot - 1] if slot else 0
+        inside = (rank - before) / self.slots[slot] if self.slots[slot] else 0.0
+        return below + (self.edges[slot] - below) * inside
+
+    def _with(self, other: Self, sign: int) -> Self:
+        if self.edges != other.edges:
+            msg = "histograms with different edges"
+            raise ValueError(msg)
+        slots = zip(self.slots, other.slots, strict=True)
+        return type(self)(
+            self.edges,
+            tuple(mine + sign * its for mine, its in slots),
+            self.bytes + sign * other.bytes,
+            self.big_bytes + sign * other.big_bytes,
+        )

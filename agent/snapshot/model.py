@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The nouns of a Snapshot. All lengths and sizes are bytes."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Self
+
+from agent.snapshot.histogram import Histogram
+
+
+class Hook(StrEnum):
+    """Where an skb was seen; each is called what its tracepoint is called."""
+
+    NET_DEV_START_XMIT = "net_dev_start_xmit"
+    NETIF_RECEIVE_SKB = "netif_receive_skb"
+    NET_DEV_QUEUE = "net_dev_queue"
+    NAPI_GRO_RECEIVE_ENTRY = "napi_gro_receive_entry"
+
+
+class Family(StrEnum):
+    """Protocol of the outermost IP header; `other` is everything else (ARP)."""
+
+    IPV4 = "ipv4"
+    IPV6 = "ipv6"
+    OTHER = "other"
+
+
+class Scope(StrEnum):
+    """Whose device it is, as seen from the agent's own network namespace.
+
+    `node`: it stands there; `pods`: its peer stands there and is no uplink;
+    `other`: neither, such as another node that shares this kernel (kind), or the
+    port of the bridge behind our own uplink.
+    """
+
+    NODE = "node"
+    PODS = "pods"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class DeviceId:
+    """A device of this kernel for as long as it runs: (net_cookie, ifindex)."""
+
+    netns: int
+    ifindex: int
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What the kernel program read of a device when it first saw it.
+
+    `netns_inode` is the number in /proc/PID/ns/net; `kind` is
+    rtnl_link_ops->kind, empty for hardware; `mac` as aa:bb:cc:dd:ee:ff.
+    """
+
+    id: DeviceId
+    netns_inode: int
+    name: str
+    kind: str
+    mac: str
+    peer: DeviceId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """What was counted of skbs: cumulative since the probes were attached.
+
+    `segments` are the wire packets that the skbs stand for (gso_segs, 1 where
+    it is unset); `longest` is the longest L3 length.
+    """
+
+    histogram: Histogram
+    segments: int = 0
+    longest: int = 0
+
+    @classmethod
+    def empty(cls, edges: tuple[int, ...]) -> Self:
+        """Nothing counted yet."""
+        return cls(Histogram.empty(edges))
+
+    def add(self, other: Self) -> Self:
+        """Both together."""
+        return type(self)(
+            self.histogram.add(other.histogram),
+            self.segments + other.segments,
+            max(self.longest, other.longest),
+        )
+
+    def since(self, before: Self) -> Self:
+        """What came after `before`; `longest` cannot be taken apart and stays."""
+        histogram = self.histogram.since(before.histogram)
+        if histogram is self.histogram:  # counters went back: all is new
+            return self
+        return type(self)(histogram, self.segments - before.segments, self.longest)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RowKey:
+    """What one row of counters is about."""
+
+    device: DeviceId
+    hook: Hook
+    family: Family
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row. `limit`: the device's gso (sending hooks) or gro max size for
+    the row's family when its latest skb passed; 0 for family `other`.
+    """
+
+    key: RowKey
+    lengths: Lengths
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Everything the maps hold, at one moment.
+
+    `unrecorded`: skbs that are in no row, by reason.
+    """
+
+    edges: tuple[int, ...]
+    rows: dict[RowKey, Row]
+    devices: dict[DeviceId, Device]
+    unrecorded: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """rtnl_link_stats64 of a link, as far as the coverage needs it."""
+
+    rx_bytes: int
+    tx_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The size limits of a link; None where this kernel has no such limit.
+
+    The generic ones hold for IPv6. The IPv4 ones are new in 6.3.
+    """
+
+    gso_max: int
+    gro_max: int
+    tso_max: int | None
+    gso_ipv4_max: int | None
+    gro_ipv4_max: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A device of the agent's own namespace, as rtnetlink describes it.
+
+    `parent`: IFLA_LINK, for a veth or netkit the peer's ifindex; `netnsid`:
+    IFLA_LINK_NETNSID, set where that is in another namespace. `in_subnet`: it
+    has a global address with neighbours (a prefix shorter than the address).
+    """
+
+    ifindex: int
+    name: str
+    kind: str
+    mac: str
+    loopback: bool
+    in_subnet: bool
+    parent: int | None
+    netnsid: int | None
+    sizes: Sizes
+    counters: Counters
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """How the last read of a source went.
+
+    `up`: it answered this time. `errors`: reads that failed so far.
+    """
+
+    up: bool
+    errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRows:
+    """The rows of one device of the snapshot.
+
+    `link` is set for devices that stand in the agent's namespace now.
+    """
+
+    id: DeviceId
+    name: str
+    scope: Scope
+    device: Device | None
+    link: Link | None
+    rows: dict[tuple[Hook, Family], Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Bytes that we counted against the link's own counters since we started.
+
+    `counted` includes a link header of 14 bytes an skb, as the drivers' own
+    counters do; loopback and devices without traffic have none.
+    """
+
+    counted: int
+    kernel: int
+
+    @property
+    def ratio(self) -> float:
+        """1.0 is all of it; `kernel` is never 0."""
+        return self.counted / self.kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One moment of this node. `taken` is in seconds since the epoch.
+
+    `retired` holds the counts of devices that are gone: per scope they stay
+    in every sum. `attached` says of each hook that was asked for whether it is;
+    `recursion_misses` are runs that the kernel skipped.
+    """
+
+    taken: float
+    edges: tuple[int, ...]
+    devices: tuple[DeviceRows, ...]
+    links: tuple[Link, ...]
+    retired: dict[tuple[Scope, Hook, Family], Lengths]
+    unrecorded: dict[str, int]
+    attached: dict[Hook, bool]
+    sources: dict[str, Source]
+    coverage: dict[tuple[str, str], Coverage] = field(default_factory=dict)
+
+    def total(self, scope: Scope) -> dict[tuple[Hook, Family], Lengths]:
+        """Counts of a scope: every device that is there, and those that were."""
+        sums = {
+            (hook, family): lengths
+            for (its_scope, hook, family), lengths in self.retired.items()
+            if its_scope is scope
+        }
+        for device in self.devices:
+            if device.scope is scope:
+                add_rows(sums, device.rows)
+        return sums
+
+
+def add_rows(
+    sums: dict[tuple[Hook, Family], Lengths], rows: dict[tuple[Hook, Family], Row]
+) -> None:
+    """Add a device's rows to running sums, in place."""
+    for at, row in rows.items():
+        sums[at] = sums[at].add(row.lengths) if at in sums else row.lengths

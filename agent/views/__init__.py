@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Snapshot in, text out. Views never import a source."""

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * skb_length: how long is an skb when the stack hands it over?
+ *
+ *   net_dev_start_xmit      the driver gets it: after tc, after software GSO
+ *   netif_receive_skb       GRO has merged, protocols have not seen it
+ *   net_dev_queue           before software GSO; big ones only, so that "big
+ *                           here, never big at net_dev_start_xmit" is what
+ *                           software segmentation looks like
+ *   napi_gro_receive_entry  before GRO, every wire packet: off unless asked
+ *
+ * All are BTF-typed raw tracepoints: `skb->dev->ifindex` below is a plain load
+ * which the verifier has checked and a fault turns into zero. A pointer to
+ * bytes (head, data) is none of its types and goes by bpf_probe_read_kernel().
+ * Cost: one per-CPU hash lookup an skb; no event leaves the kernel.
+ *
+ * The structs of the kernel stand before this text when it is compiled: just
+ * the members named here, at the offsets of the running kernel (layout.py).
+ */
+#include "skb_length.h"
+
+#ifndef MAX_ROWS /* -DMAX_ROWS=n: (device, hook, family), and devices */
+#define MAX_ROWS 16384
+#endif
+
+#define IFF_LOOPBACK 0x8
+#define ETH_HLEN 14
+#define VLAN_HLEN 4
+#define ETH_P_IP 0x0800
+#define ETH_P_IPV6 0x86DD
+#define ETH_P_8021Q 0x8100
+#define ETH_P_8021AD 0x88A8
+#define E2BIG 7
+#define EEXIST 17
+
+/* BPF_F_NO_PREALLOC: a row takes its 192 bytes a CPU when it is first needed,
+ * not MAX_ROWS of them at start (200 MB on 64 CPUs). */
+#define NO_PREALLOC 1
+
+BPF_F_TABLE("percpu_hash", struct skb_length_key, struct skb_length_leaf, lengths,
+	    MAX_ROWS, NO_PREALLOC);
+BPF_F_TABLE("hash", struct device_id, struct device, devices, MAX_ROWS, NO_PREALLOC);
+BPF_PERCPU_ARRAY(unrecorded, u64, SKB_LENGTH_REASON_COUNT);
+
+static __always_inline void count_unrecorded(enum skb_length_reason reason)
+{
+	u32 index = reason;
+	u64 *count = unrecorded.lookup(&index);
+
+	if (count)
+		(*count)++;
+}
+
+/* netdev_priv() */
+static __always_inline void *private_part(struct net_device *dev)
+{
+	return (void *)dev + NET_DEVICE_PRIVATE;
+}
+
+static __always_inline struct net_device *peer_of(struct net_device *dev,
+						  const char *kind)
+{
+	struct net_device *peer = NULL;
+
+	if (*(u32 *)kind == *(u32 *)"veth" && kind[4] == 0)
+		bpf_probe_read_kernel(&peer, sizeof(peer),
+				      private_part(dev) + VETH_PRIV_PEER);
+	if (*(u32 *)kind == *(u32 *)"netk" && *(u16 *)(kind + 4) == *(u16 *)"it")
+		bpf_probe_read_kernel(&peer, sizeof(peer),
+				      private_part(dev) + NETKIT_PRIV_PEER);
+	return peer;
+}
+
+/* Say who a device is. Both ends of a pair live and die together, so a peer
+ * that was read once stays right. */
+static __always_inline void introduce(struct net_device *dev, u64 netns)
+{
+	struct device_id id = {.netns = netns, .ifindex = dev->ifindex};
+	struct device device = {.netns_inode = dev->nd_net->ns.inum};
+	struct net_device *peer;
+	struct net *net = NULL;
+	const void *from = NULL;
+
+	bpf_probe_read_kernel(device.name, sizeof(device.name), &dev->name);
+	bpf_probe_read_kernel(device.mac, sizeof(device.mac), (void *)dev->dev_addr);
+	if (dev->rtnl_link_ops) {
+		from = (void *)dev->rtnl_link_ops->kind;
+		bpf_probe_read_kernel_str(device.kind, sizeof(device.kind), from);
+	}
+	peer = peer_of(dev, device.kind);
+	if (peer) {
+		bpf_probe_read_kernel(&device.peer.ifindex, sizeof(device.peer.ifindex),
+				      &peer->ifindex);
+		bpf_probe_read_kernel(&net, sizeof(net), &peer->nd_net);
+		bpf_probe_read_kernel(&device.peer.netns, sizeof(device.peer.netns),
+				      &net->net_cookie);
+	}
+	devices.update(&id, &device);
+}
+
+static __always_inline struct skb_length_leaf *row_of(struct skb_length_key *key,
+						      struct net_device *dev)
+{
+	struct skb_length_leaf zero = {}, *leaf = lengths.lookup(key);
+	int err;
+
+	if (leaf)
+		return leaf;
+	introduce(dev, key->netns);
+	err = lengths.insert(key, &zero);
+	if (err && err != -EEXIST) {
+		count_unrecorded(err == -E2BIG ? REASON_map_full : REASON_no_memory);
+		return NULL;
+	}
+	return lengths.lookup(key);
+}
+
+/* skb_shinfo(skb)->gso_segs; unset means that the skb is one packet. */
+static __always_inline u16 segments_of(struct sk_buff *skb)
+{
+	struct skb_shared_info *shinfo = (void *)(skb->head + skb->end);
+	u16 segments = 0;
+
+	bpf_probe_read_kernel(&segments, sizeof(segments), &shinfo->gso_segs);
+	return segments ? segments : 1;
+}
+
+static __always_inline bool eth_type_vlan(u16 protocol)
+{
+	return protocol == bpf_htons(ETH_P_8021Q) ||
+	       protocol == bpf_htons(ETH_P_8021AD);
+}
+
+/* vlan_get_protocol_and_depth(): step over the tags that are still in the
+ * data, two at the most. */
+static __always_inline u16 step_over_vlan(struct sk_buff *skb, u16 protocol,
+					  u32 *offset)
+{
+	int i;
+
+#pragma unroll
+	for (i = 0; i < 2; i++) {
+		if (!eth_type_vlan(protocol))
+			break;
+		bpf_probe_read_kernel(&protocol, sizeof(protocol),
+				      (void *)skb->data + *offset + 2);
+		*offset += VLAN_HLEN;
+	}
+	return protocol;
+}
+
+static __always_inline u32 limit_of(struct net_device *dev, u8 family, bool tx)
+{
+#ifdef HAVE_net_device_gso_ipv4_max_size
+	if (family == FAMILY_ipv4)
+		return tx ? dev->gso_ipv4_max_size : dev->gro_ipv4_max_size;
+#else /* 9eefedd58ae1 ("net: add gso_ipv4_max_size and gro_ipv4_max_size per \
+	 device"), 6.3: IPv4 cannot be big before it */
+	if (family == FAMILY_ipv4)
+		return SKB_LENGTH_BIG;
+#endif
+	if (family == FAMILY_ipv6)
+		return tx ? dev->gso_max_size : dev->gro_max_size;
+	return 0;
+}
+
+static __always_inline int record(struct sk_buff *skb, struct net_device *dev, u8 hook,
+				  bool tx)
+{
+	struct skb_length_key key = {.hook = hook};
+	struct skb_length_leaf *leaf;
+	u16 protocol = skb->protocol;
+	u32 length = skb->len, offset = 0;
+
+	if (!dev) {
+		count_unrecorded(REASON_no_device);
+		return 0;
+	}
+	if (dev->flags & IFF_LOOPBACK)
+		return 0; /* 131,032-byte skbs without any BIG TCP */
+
+	/* A sender's skb begins at its MAC header, a receiver's behind it. */
+	if (tx)
+		offset = skb->head + skb->network_header - skb->data;
+	if (eth_type_vlan(protocol)) {
+		offset = tx ? ETH_HLEN : 0;
+		protocol = step_over_vlan(skb, protocol, &offset);
+	}
+	if (offset > length) /* a network header that nobody has set */
+		offset = 0;
+	length -= offset;
+	if (hook == HOOK_net_dev_queue && length <= SKB_LENGTH_BIG)
+		return 0;
+
+	if (protocol == bpf_htons(ETH_P_IP))
+		key.family = FAMILY_ipv4;
+	else if (protocol == bpf_htons(ETH_P_IPV6))
+		key.family = FAMILY_ipv6;
+	key.netns = dev->nd_net->net_cookie;
+	key.ifindex = dev->ifindex;
+	leaf = row_of(&key, dev);
+	if (!leaf)
+		return 0;
+
+	u32 slot = skb_length_slot(length);
+	if (slot < SKB_LENGTH_SLOTS) /* for the verifier */
+		leaf->slots[slot]++;
+	leaf->bytes += length;
+	if (length > SKB_LENGTH_BIG)
+		leaf->big_bytes += length;
+	if (length > leaf->longest)
+		leaf->longest = length;
+	leaf->segments += segments_of(skb);
+	leaf->limit = limit_of(dev, key.family, tx);
+	leaf->seen = bpf_jiffies64();
+	return 0;
+}
+
+int net_dev_start_xmit(u64 *ctx)
+{
+	return record((struct sk_buff *)ctx[0], (struct net_device *)ctx[1],
+		      HOOK_net_dev_start_xmit, true);
+}
+
+int netif_receive_skb(u64 *ctx)
+{
+	struct sk_buff *skb = (struct sk_buff *)ctx[0];
+
+	return record(skb, skb->dev, HOOK_netif_receive_skb, false);
+}
+
+int net_dev_queue(u64 *ctx)
+{
+	struct sk_buff *skb = (struct sk_buff *)ctx[0];
+
+	if (skb->len <= SKB_LENGTH_BIG)
+		return 0;
+	return record(skb, skb->dev, HOOK_net_dev_queue, true);
+}
+
+int napi_gro_receive_entry(u64 *ctx)
+{
+	struct sk_buff *skb = (struct sk_buff *)ctx[0];
+
+	return record(skb, skb->dev, HOOK_napi_gro_receive_entry, false);
+}
