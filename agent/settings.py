@@ -9,6 +9,7 @@ from typing import Self
 from agent.errors import BadValueError
 from agent.snapshot.model import Hook
 
+_PORTS = 65536
 DEFAULT_LISTEN = ":19715"
 DEFAULT_HOOKS = "net_dev_start_xmit,netif_receive_skb,net_dev_queue"
 # Host sides of pods come and go by the hundred: they are summed unless named.
@@ -27,7 +28,7 @@ class Address:
     def parse(cls, text: str) -> Self:
         """From HOST:PORT, [IPV6]:PORT or :PORT; BadValueError otherwise."""
         match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]\s]*)):(\d{1,5})", text)
-        if match is None or not int(match[3]) < 65536:
+        if match is None or not int(match[3]) < _PORTS:
             raise BadValueError(
                 f"--listen {text!r} is no address",
                 "use HOST:PORT, [IPV6]:PORT or :PORT, such as 127.0.0.1:19715",

@@ -8,6 +8,8 @@ The structs are not `packed`: clang would load byte by byte and the verifier
 refuse it.
 """
 
+import contextlib
+
 from agent.errors import KernelError
 from agent.kernel.libbpf import KIND_STRUCT, Btf
 
@@ -72,8 +74,8 @@ def _struct(btf: Btf, name: str) -> str:
 def _private_part(btf: Btf) -> int:
     """Offset of what a driver keeps behind its net_device, as netdev_priv().
 
-    A member since f0fa69fc3bdb ("net: embed net_device private data", 6.10-era
-    `priv`); before, the struct's size rounded up.
+    A member of newer kernels ("netdevice: define and allocate &net_device
+    _properly_"); before, the struct's size rounded up.
     """
     type_id = btf.find("net_device", KIND_STRUCT)
     assert type_id is not None  # _struct() has found it
@@ -93,10 +95,8 @@ def _peer(btf: Btf, driver: str) -> int:
     """
     struct = {"veth": "veth_priv", "netkit": "netkit"}[driver]
     sources = [btf]
-    try:
+    with contextlib.suppress(OSError):  # built in, or not loaded
         sources.append(btf.module(driver))
-    except OSError:  # built in, or not loaded
-        pass
     for source in sources:
         type_id = source.find(struct, KIND_STRUCT)
         if type_id is not None:

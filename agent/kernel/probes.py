@@ -27,13 +27,15 @@ _FIRST_ROOM = 512  # rows that a first read has room for; it grows as needed
 
 def _dtype(description: Any) -> "np.dtype[Any]":
     """Numpy's dtype from the loader's JSON: a dict, a pair or a plain format."""
+    spec: Any = description
     if isinstance(description, dict):
         formats = [_dtype(inner) for inner in description["formats"]]
-        return np.dtype(description | {"formats": formats})
-    if isinstance(description, list):
+        spec = description | {"formats": formats}
+    elif isinstance(description, list):
         inner, length = description
-        return np.dtype((_dtype(inner), (length,)))
-    return np.dtype(description)
+        spec = (_dtype(inner), (length,))
+    dtype: np.dtype[Any] = np.dtype(spec)
+    return dtype
 
 
 def _text(field: bytes) -> str:

@@ -8,7 +8,6 @@ between them dominates and the difference drowns.
 
 import os
 import platform
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -61,7 +60,7 @@ def _lengths(
         if (
             (key.hook, key.family) == (hook, family)
             and device is not None
-            and (device.netns_inode, device.name) == (namespace.inode, name)
+            and (device.id.netns, device.name) == (namespace.cookie, name)
         ):
             return row.lengths
     return Lengths.empty(reading.edges)
@@ -162,14 +161,8 @@ def run(
 
 
 def _machine() -> str:
-    """The CPU's name, and how many there are."""
-    name = platform.machine()
-    try:
-        with open("/proc/cpuinfo") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    name = line.split(":", 1)[1].strip()
-                    break
-    except OSError as err:
-        print(err, file=sys.stderr)
+    """The CPU's name, where /proc/cpuinfo has one, and how many there are."""
+    with open("/proc/cpuinfo") as file:
+        names = [line for line in file if line.startswith("model name")]
+    name = names[0].split(":", 1)[1].strip() if names else platform.machine()
     return f"{name}, {os.cpu_count()} CPUs"

@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import TypeVar
 
 from agent.errors import AgentError, KernelError
-from agent.kernel.links import Rtnetlink
+from agent.kernel.links import Rtnetlink, own_netns_cookie
 
 _CLONE_NEWNET = 0x40000000
 # Ours dies with us; PDEATHSIG survives the exec of what follows.
@@ -70,6 +71,11 @@ class Namespace:
     def inode(self) -> int:
         """Its number, as `lsns -t net` shows it."""
         return os.stat(self.path).st_ino
+
+    @cached_property
+    def cookie(self) -> int:
+        """Its net_cookie: unlike the inode never given to another namespace."""
+        return self.call(own_netns_cookie)
 
     def command(self, *argv: str) -> list[str]:
         """The command line that runs `argv` in here and ends when we end."""
@@ -139,6 +145,8 @@ class Namespace:
             process.kill()
         for process in (*self.processes, self.holder):
             process.wait()
+        if self.holder.stderr is not None:
+            self.holder.stderr.close()
 
 
 @contextlib.contextmanager
@@ -158,7 +166,7 @@ def namespaces(*names: str) -> Iterator[list[Namespace]]:
             made.append(namespace)
         ours = os.stat("/proc/self/ns/net").st_ino
         for namespace in made:
-            wait_until(lambda it=namespace: _entered(it, ours), "a network namespace")
+            wait_until(partial(_entered, namespace, ours), "a network namespace")
             namespace.ip("link set lo up")
         yield made
 

@@ -118,7 +118,7 @@ class Collector:
         self._still: dict[RowKey, _Still] = {}
         self._retired: dict[tuple[Scope, Hook, Family], Lengths] = {}
         self._scopes: dict[DeviceId, Scope] = {}
-        self._baseline: dict[tuple[int, str], tuple[int, int]] | None = None
+        self._baseline: dict[tuple[int, Hook], Coverage] | None = None
 
     def snapshot(self) -> Snapshot:
         """Read everything now. OSError until the first good reading."""
@@ -236,39 +236,39 @@ class Collector:
         self, devices: tuple[DeviceRows, ...], links: list[Link]
     ) -> dict[tuple[str, str], Coverage]:
         """What we counted against what the links counted, since our first look."""
-        counted: dict[tuple[int, str], int] = {}
-        directions = {
-            Hook.NET_DEV_START_XMIT: "tx",
-            Hook.NETIF_RECEIVE_SKB: "rx",
-        }
-        for device in devices:
-            if device.link is None:
-                continue
-            for (hook, _), row in device.rows.items():
-                if hook in directions:
-                    at = (device.id.ifindex, directions[hook])
-                    histogram = row.lengths.histogram
-                    framed = histogram.bytes + _LINK_HEADER_BYTES * histogram.count
-                    counted[at] = counted.get(at, 0) + framed
         now = {}
+        names = {link.ifindex: link.name for link in links}
+        counted = _framed_bytes(devices)
         for link in links:
             if not link.loopback:
-                for direction, of_kernel in (
-                    ("rx", link.counters.rx_bytes),
-                    ("tx", link.counters.tx_bytes),
+                for hook, of_kernel in (
+                    (Hook.NETIF_RECEIVE_SKB, link.counters.rx_bytes),
+                    (Hook.NET_DEV_START_XMIT, link.counters.tx_bytes),
                 ):
-                    at = (link.ifindex, direction)
-                    now[at] = (counted.get(at, 0), of_kernel)
+                    at = (link.ifindex, hook)
+                    now[at] = Coverage(counted.get(at, 0), of_kernel)
         if self._baseline is None:
             self._baseline = now
         found = {}
-        names = {link.ifindex: link.name for link in links}
-        for at, (ours, of_kernel) in now.items():
+        for (ifindex, hook), covered in now.items():
             # A link that came later began at zero, as our rows of it did.
-            our_first, its_first = self._baseline.get(at, (0, 0))
-            hook = Hook.NET_DEV_START_XMIT if at[1] == "tx" else Hook.NETIF_RECEIVE_SKB
-            if of_kernel > its_first and self._probes.attached.get(hook):
-                found[names[at[0]], at[1]] = Coverage(
-                    ours - our_first, of_kernel - its_first
+            first = self._baseline.get((ifindex, hook), Coverage(0, 0))
+            if covered.kernel > first.kernel and self._probes.attached.get(hook):
+                direction = "rx" if hook is Hook.NETIF_RECEIVE_SKB else "tx"
+                found[names[ifindex], direction] = Coverage(
+                    covered.counted - first.counted, covered.kernel - first.kernel
                 )
         return found
+
+
+def _framed_bytes(devices: tuple[DeviceRows, ...]) -> dict[tuple[int, Hook], int]:
+    """Bytes with link headers, by ifindex and hook, of devices that are ours."""
+    counted: dict[tuple[int, Hook], int] = {}
+    for device in devices:
+        if device.link is not None:
+            for (hook, _), row in device.rows.items():
+                histogram = row.lengths.histogram
+                at = (device.id.ifindex, hook)
+                framed = histogram.bytes + _LINK_HEADER_BYTES * histogram.count
+                counted[at] = counted.get(at, 0) + framed
+    return counted

@@ -66,7 +66,7 @@ class Histogram:
 
     @property
     def big_share(self) -> float | None:
-        """Share of the bytes that travelled in skbs above 64 KiB; None without bytes."""
+        """Share of the bytes in skbs above 64 KiB; None where there are none."""
         return self.big_bytes / self.bytes if self.bytes else None
 
     def quantile(self, q: float) -> float | None:

@@ -5,6 +5,7 @@ A packet passes several hooks and devices: no query may sum over `hook` or
 `scope`. Classic histograms: client_python makes no native ones.
 """
 
+import errno
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -253,7 +254,7 @@ for Prometheus</li>
 WsgiApp = Callable[..., Iterable[bytes]]
 
 
-def make_app(
+def make_app(  # noqa: C901  a router is a list of cases
     source: Callable[[], Snapshot], interfaces: Interfaces, kernel: str
 ) -> WsgiApp:
     """The web application: /metrics, /livez, /readyz and a page that links them."""
@@ -261,7 +262,7 @@ def make_app(
     registry.register(_FromSource(source, interfaces, kernel))
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
-    metrics_app = make_wsgi_app(registry)
+    metrics_app: WsgiApp = make_wsgi_app(registry)
     page = _PAGE.format(version=__version__, kernel=kernel)
 
     def app(environ: dict[str, str], start: Callable[..., object]) -> Iterable[bytes]:
@@ -329,7 +330,7 @@ class Server(ThreadingMixIn, WSGIServer):
             ) from err
         except OSError as err:
             hint = "give an address of this machine, or only :PORT"
-            if err.errno == 98:
+            if err.errno == errno.EADDRINUSE:
                 hint = "another agent runs here, or choose another port with --listen"
             raise AgentError(
                 f"cannot listen on {address}: {(err.strerror or '').lower()}", hint
@@ -343,11 +344,11 @@ class Server(ThreadingMixIn, WSGIServer):
         if self.allow_reuse_address:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = self.server_address[:2]
+        name, port = self.socket.getsockname()[:2]
+        self.server_name, self.server_port = str(name), int(port)
         self.setup_environ()
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, _request: object, client_address: object) -> None:
         """A client that goes away in the middle is no event; the rest is."""
         error = sys.exception() if hasattr(sys, "exception") else sys.exc_info()[1]
         if not isinstance(error, ConnectionError | TimeoutError):

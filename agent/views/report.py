@@ -9,13 +9,14 @@ from agent.snapshot.histogram import Histogram
 
 SCHEMA = "bigtcp.demo/v1"
 _BAR_WIDTH = 24
+_KIB = 1024
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def size(length: float) -> str:
     """Bytes as people say them: KiB where that is a whole number."""
-    if length >= 1024 and length % 1024 == 0:
-        return f"{length / 1024:.0f} KiB"
+    if length >= _KIB and length % _KIB == 0:
+        return f"{length / _KIB:.0f} KiB"
     return f"{length:,.0f} B"
 
 
@@ -68,7 +69,7 @@ def histograms(columns: dict[str, Histogram]) -> list[str]:
             text = f"{bar(share):<{_BAR_WIDTH}} {percent(share) if share else '':>7}"
             line += f"  {text:<{width}}"
         lines.append(line.rstrip())
-        if slot < len(edges) and edges[slot] == 64 * 1024 and slot != used[-1]:
+        if slot < len(edges) and edges[slot] == 64 * _KIB and slot != used[-1]:
             mark = "64 KiB ".rjust(12, "·")
             lines.append(mark + "· above: only with BIG TCP ".ljust(width * 2, "·"))
     return [line.rstrip() for line in lines]
@@ -114,9 +115,11 @@ def demo_text(demo: Demo) -> str:
     """The demo for people, without a trailing newline."""
     lines = [
         f"netperf TCP_RR 80000:80000 on {demo.machine}, Linux {demo.kernel};",
-        f"medians of {len(demo.comparisons[0].arms[0].trials)} runs in turns of "
-        f"{demo.seconds:g} s, both ends on one CPU. Lengths are those of the skbs "
-        "that the client sends.",
+        (
+            f"medians of {len(demo.comparisons[0].arms[0].trials)} runs in turns of "
+            f"{demo.seconds:g} s, both ends on one CPU. Lengths are those of the skbs "
+            "that the client sends."
+        ),
     ]
     for comparison in demo.comparisons:
         lines += ["", *table(_arm_rows(comparison)), ""]
