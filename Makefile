@@ -3,6 +3,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+export TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bigtcp-agent/debian
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 # What runs, what a test needs beside it, what a bench needs beside it.
@@ -19,7 +20,8 @@ demo: $(BIN)/bigtcp-agent ## BIG TCP off and on, measured on this machine
 
 test: lint ## lint, types and all tests (root: they count real packets)
 	.ci/packages $(TEST_PACKAGES)
-	$(SUDO) $(BIN)/python -m pytest $(ARGS)
+	.ci/unpack $(TOOLS) prometheus promtool
+	$(SUDO) env TOOLS=$(TOOLS) $(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/dev ## style, format, types
 	$(BIN)/ruff check
@@ -37,7 +39,8 @@ bench: $(VENV)/dev ## what a hook, a start and a scrape cost
 	$(SUDO) $(BIN)/python -m tests.bench $(ARGS)
 
 test-kernels: ## load, count and read on Debian's 6.1 and 6.12 kernels (QEMU)
-	tests/vm/run 6.1 6.12
+	tests/vm/run 6.1 6.12 -- sh -ec 'python -m pytest -q -p no:cacheprovider tests/kernel; \
+	  python -m agent demo --rounds 1'
 
 # bcc comes from the distribution, so its python3 makes the environment.
 $(BIN)/bigtcp-agent: requirements.lock pyproject.toml

@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from agent.errors import KernelError
@@ -65,14 +66,17 @@ class Loader:
         self._output = tempfile.TemporaryFile()
         request = json.dumps({"hooks": list(hooks), "max_rows": max_rows})
         with its:
-            # -P: a bcc.py in the working directory must not become our compiler
+            # -P: a bcc.py in the working directory must not become our compiler;
+            # so the child is told where this package stands.
+            root = Path(__file__).resolve().parents[2]
+            path = f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
             self._child = subprocess.Popen(
                 [sys.executable, "-P", "-m", __name__, str(its.fileno()), request],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
                 pass_fds=(its.fileno(),),
-                env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+                env=os.environ | {"PYTHONPATH": path.rstrip(os.pathsep)},
             )
 
     def finish(self) -> Loaded:

@@ -270,10 +270,19 @@ def test_whose_it_is(probes: Probes) -> None:
                     for device in snapshot.devices
                     if device.id.netns in names
                 }
-    node, pods, other = Scope.NODE, Scope.PODS, Scope.OTHER
     assert scopes == {
-        "node1": {"node1": node, "pod1": pods, "node2": other, "pod2": other},
-        "node2": {"node1": other, "pod1": other, "node2": node, "pod2": pods},
+        "node1": {
+            "node1": Scope.NODE,
+            "pod1": Scope.PODS,
+            "node2": Scope.OTHER,
+            "pod2": Scope.OTHER,
+        },
+        "node2": {
+            "node1": Scope.OTHER,
+            "pod1": Scope.OTHER,
+            "node2": Scope.NODE,
+            "pod2": Scope.PODS,
+        },
     }
 
 

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo as users run it; and what is left of it when it is killed."""
+
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+
+from agent.lab.netns import wait_until
+from tests.process import COMMAND, bpf_programs
+
+
+def namespaces() -> set[int]:
+    """Inodes of the network namespaces that any process stands in."""
+    found = set()
+    for pid in os.listdir("/proc"):
+        if pid.isdigit():
+            try:
+                found.add(os.stat(f"/proc/{pid}/ns/net").st_ino)
+            except OSError:
+                continue  # it has just ended
+    return found
+
+
+def demo(*flags: str) -> dict[str, list[dict[str, float]]]:
+    done = subprocess.run(
+        [COMMAND, "demo", "-o", "json", "--rounds", "1", *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["schema"] == "bigtcp.demo/v1"
+    assert not any(result["unrecorded"].values())
+    families: dict[str, list[dict[str, float]]] = result["families"]
+    return families
+
+
+def test_big_tcp_on_means_big_packets() -> None:
+    families = demo()
+    assert set(families) == {"ipv4", "ipv6"}
+    for off, on in families.values():
+        assert off["big_bytes_share"] == 0
+        assert off["longest_bytes"] <= 65536
+        assert on["big_bytes_share"] > 0.9
+        assert on["longest_bytes"] > 80_000
+        assert on["segments_per_skb"] > off["segments_per_skb"]
+
+
+def test_an_uplink_at_64_kib_is_named() -> None:
+    off, cut, on = demo("--topology", "router", "--family", "ipv4")["ipv4"]
+    assert off["segmented_in_software"] == on["segmented_in_software"] == 0
+    assert cut["segmented_in_software"] > 100
+    assert cut["big_bytes_share"] > 0.9
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_behind(number: signal.Signals) -> None:
+    spaces, programs = namespaces(), bpf_programs()
+    process = subprocess.Popen(
+        [COMMAND, "demo", "--seconds", "60"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: len(namespaces() - spaces) == 2, "the demo's namespaces", 30)
+        wait_until(lambda: _runs("netperf"), "netperf to run", 30)
+    finally:
+        process.send_signal(number)
+        code = process.wait(10)
+    wait_until(lambda: not namespaces() - spaces, "the namespaces to be gone")
+    wait_until(lambda: not bpf_programs() - programs, "the programs to be gone")
+    wait_until(lambda: not _runs("netserver"), "netserver to be gone")
+    assert code == (-9 if number == signal.SIGKILL else 130)
+
+
+def _runs(name: str) -> bool:
+    done = subprocess.run(["pgrep", "-x", name], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def test_without_netperf() -> None:
+    done = subprocess.run(
+        [COMMAND, "demo"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PATH": "/nonexistent"},
+    )
+    assert done.returncode == 1
+    assert "error: netperf is not installed" in done.stderr
+    assert "hint: apt install netperf" in done.stderr

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bigtcp-agent as a process, as a user starts it."""
+
+import contextlib
+import ctypes
+import os
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from agent.lab.netns import Namespace, wait_until
+
+COMMAND = str(Path(sys.executable).with_name("bigtcp-agent"))
+
+
+def free_port() -> int:
+    with socket.socket() as any_socket:
+        any_socket.bind(("127.0.0.1", 0))
+        return int(any_socket.getsockname()[1])
+
+
+def fetch(url: str) -> tuple[int, str]:
+    """Status and body; status 0 where nobody answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  ours
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as err:
+        with err:
+            return err.code, err.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def bpf_programs() -> set[int]:
+    """Ids of all programs that are loaded on this kernel."""
+    lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
+    found, at = set(), ctypes.c_uint32(0)
+    while not lib.bpf_prog_get_next_id(at, ctypes.byref(at)):
+        found.add(at.value)
+    return found
+
+
+@contextlib.contextmanager
+def agent(
+    *flags: str, within: Namespace | None = None, prefix: tuple[str, ...] = ()
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A running, ready agent and its address; killed at the end."""
+    port = free_port()
+    argv = [*prefix, COMMAND, "run", "--listen", f":{port}", *flags]
+    process = subprocess.Popen(
+        within.command(*argv) if within else argv,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+    )
+    address = f"http://127.0.0.1:{port}"
+
+    def ready() -> bool:
+        if process.poll() is not None:
+            assert process.stderr
+            raise AssertionError(process.stderr.read())
+        url = f"{address}/readyz"
+        answer = within.call(lambda: fetch(url)) if within else fetch(url)
+        return answer[0] == 200
+
+    try:
+        wait_until(ready, "the agent to be ready", 60)
+        yield process, address
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stderr
+        process.stderr.close()

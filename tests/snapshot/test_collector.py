@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose device it is, what happens to the dead, and what a failing source does."""
+
+import pytest
+
+from agent.snapshot.collector import GRACE_SECONDS, SILENCE_SECONDS, Collector
+from agent.snapshot.model import DeviceId, Family, Hook, Link, Scope
+from tests.snapshot.fakes import OURS, FakeProbes, lengths, link
+
+XMIT_IPV4 = (Hook.NET_DEV_START_XMIT, Family.IPV4)
+
+
+class World:
+    """A collector over fakes, with a clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.probes = FakeProbes()
+        self.links: list[Link] = [link(2, "eth0"), link(9, "lxc1")]
+        self.links_fail = False
+        self.now = 0.0
+        self.collector = Collector(
+            self.probes,
+            self.read_links,
+            OURS,
+            monotonic=lambda: self.now,
+            wall=lambda: 1e9 + self.now,
+        )
+
+    def read_links(self) -> list[Link]:
+        if self.links_fail:
+            raise OSError(105, "no buffer space available")
+        return self.links
+
+    def scopes(self) -> dict[int, Scope]:
+        devices = self.collector.snapshot().devices
+        return {device.id.netns: device.scope for device in devices}
+
+
+def test_scopes() -> None:
+    world = World()
+    world.probes.put(OURS, 2, lengths(1))
+    world.probes.put(20, 3, lengths(1), peer=DeviceId(OURS, 9))
+    world.probes.put(30, 3, lengths(1), peer=DeviceId(31, 9))
+    world.probes.put(40, 3, lengths(1))
+    assert world.scopes() == {
+        OURS: Scope.NODE,
+        20: Scope.PODS,
+        30: Scope.OTHER,
+        40: Scope.OTHER,
+    }
+
+
+def test_the_far_side_of_an_uplink_is_no_pod() -> None:
+    """kind: the node's eth0 is a veth, whose peer is a port of the host's bridge."""
+    world = World()
+    world.links = [link(2, "eth0", in_subnet=True)]
+    world.probes.put(20, 3, lengths(1), peer=DeviceId(OURS, 2))
+    assert world.scopes() == {20: Scope.OTHER}
+
+
+def test_a_pod_that_is_gone_leaves_its_counts() -> None:
+    world = World()
+    world.probes.put(20, 3, lengths(5, 2), peer=DeviceId(OURS, 9))
+    assert world.scopes() == {20: Scope.PODS}
+    world.links = [link(2, "eth0")]
+    world.now = GRACE_SECONDS / 2
+    assert world.scopes() == {20: Scope.PODS}
+    world.now = 2 * GRACE_SECONDS
+    snapshot = world.collector.snapshot()
+    assert snapshot.devices == ()
+    assert world.probes.reading.rows == {}
+    assert world.probes.reading.devices == {}
+    assert snapshot.total(Scope.PODS) == {XMIT_IPV4: lengths(5, 2)}
+
+
+def test_a_device_that_comes_back_adds_to_what_it_had() -> None:
+    world = World()
+    world.probes.put(40, 3, lengths(5))
+    world.collector.snapshot()
+    world.now = SILENCE_SECONDS
+    world.collector.snapshot()
+    world.probes.put(40, 3, lengths(2))
+    assert world.collector.snapshot().total(Scope.OTHER) == {XMIT_IPV4: lengths(7)}
+
+
+def test_what_still_counts_or_still_stands_is_kept() -> None:
+    world = World()
+    world.probes.put(OURS, 2, lengths(1))
+    world.probes.put(40, 3, lengths(1))
+    for minute in range(30):
+        world.now = 60.0 * minute
+        world.probes.put(40, 3, lengths(1 + minute))
+        assert len(world.collector.snapshot().devices) == 2
+
+
+def test_a_map_that_fills_up_loses_its_patience() -> None:
+    world = World()
+    world.probes.capacity = 2
+    world.probes.put(40, 3, lengths(1))
+    world.probes.put(41, 3, lengths(1))
+    world.collector.snapshot()
+    world.now = GRACE_SECONDS
+    world.probes.put(42, 3, lengths(1))
+    assert set(world.scopes()) == {42}
+
+
+def test_a_source_that_fails_keeps_its_last_answer() -> None:
+    world = World()
+    world.probes.put(OURS, 2, lengths(1))
+    world.collector.snapshot()
+    world.links_fail = world.probes.failing = True
+    world.now = 10 * SILENCE_SECONDS
+    snapshot = world.collector.snapshot()
+    assert len(snapshot.devices) == 1
+    assert not snapshot.sources["links"].up
+    assert snapshot.sources["probes"].errors == 1
+    world.links_fail = world.probes.failing = False
+    assert world.collector.snapshot().sources["links"].up
+
+
+def test_no_snapshot_before_the_first_reading() -> None:
+    world = World()
+    world.probes.failing = True
+    with pytest.raises(OSError, match="input/output"):
+        world.collector.snapshot()
+
+
+def test_coverage_counts_from_the_first_look() -> None:
+    """10 skbs of 1,000 bytes with 14 of link header, of 20,280 that the link saw;
+    what both had counted before does not matter."""
+    world = World()
+    world.links = [link(2, "eth0", tx=5_000)]
+    world.probes.put(OURS, 2, lengths(3))
+    assert world.collector.snapshot().coverage == {}
+    world.links = [link(2, "eth0", tx=25_280)]
+    world.probes.put(OURS, 2, lengths(13))
+    coverage = world.collector.snapshot().coverage
+    assert set(coverage) == {("eth0", "tx")}
+    assert coverage["eth0", "tx"].ratio == 0.5

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Imports point one way; heavy libraries stand in one room each."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+AGENT = Path(__file__).parent.parent / "agent"
+FILES = sorted(AGENT.rglob("*.py"))
+# Who may import which rooms of ours (errors and the version: everybody).
+MAY = {
+    "errors": set(),
+    "logs": set(),
+    "settings": {"snapshot"},
+    "snapshot": {"snapshot"},
+    "kernel": {"kernel", "snapshot"},
+    "views": {"views", "snapshot", "settings"},
+    "lab": {"lab", "kernel", "snapshot"},
+    "__main__": {"cli"},
+    "cli": {"kernel", "snapshot", "views", "lab", "settings", "logs"},
+}
+ONLY = {
+    "bcc": {"kernel/loader.py"},
+    "numpy": {"kernel/probes.py"},
+    "prometheus_client": {"views/exporter.py"},
+    "click": {"cli.py"},
+}
+
+
+def imported(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(AGENT)))
+def test_imports(file: Path) -> None:
+    place = file.relative_to(AGENT)
+    room = place.parts[0].removesuffix(".py")
+    for name in imported(file):
+        first, *rest = name.split(".")
+        if first == "agent" and rest[0] not in ("errors", "__version__"):
+            assert rest[0] in MAY[room], f"{place} imports {name}"
+        assert str(place) in ONLY.get(first, {str(place)}), f"{place} imports {name}"

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a scrape says of a snapshot, label by label."""
+
+from prometheus_client.core import Metric
+
+from agent.settings import Interfaces
+from agent.snapshot.collector import Collector
+from agent.snapshot.model import DeviceId, Hook, Snapshot
+from agent.views.exporter import metrics
+from tests.snapshot.fakes import OURS, FakeProbes, lengths, link
+
+
+def snapshot() -> Snapshot:
+    probes = FakeProbes()
+    links = [link(1, "lo", loopback=True), link(2, "eth0"), link(9, "lxc1")]
+    links += [link(10, "lxc2")]
+    probes.put(OURS, 2, lengths(5, 3))
+    probes.put(OURS, 2, lengths(0, 4), hook=Hook.NET_DEV_QUEUE)
+    probes.put(OURS, 9, lengths(2), name="lxc1")
+    probes.put(OURS, 10, lengths(1), name="lxc2")
+    probes.put(20, 3, lengths(7), peer=DeviceId(OURS, 9))
+    probes.put(21, 3, lengths(8), peer=DeviceId(OURS, 10))
+    return Collector(probes, lambda: links, OURS).snapshot()
+
+
+def samples(interfaces: str, most: int = 8) -> dict[str, float]:
+    found: list[Metric] = list(
+        metrics(snapshot(), Interfaces.parse(interfaces, most), "6.18")
+    )
+    return {
+        f"{sample.name}{{{','.join(v for v in sample.labels.values())}}}": sample.value
+        for metric in found
+        for sample in metric.samples
+    }
+
+
+def test_pods_are_summed_and_named_devices_stand_alone() -> None:
+    found = samples("!lxc*")
+    count = "bigtcp_skb_length_bytes_count{net_dev_start_xmit"
+    assert found[count + ",node,eth0,ipv4}"] == 8
+    assert found[count + ",node,(others),ipv4}"] == 3
+    assert found[count + ",pods,,ipv4}"] == 15
+    assert found["bigtcp_interfaces_summed{}"] == 2
+
+
+def test_histogram_and_big_bytes() -> None:
+    found = samples("eth0")
+    at = "{net_dev_start_xmit,node,eth0,ipv4"
+    assert found[f"bigtcp_skb_length_bytes_bucket{at},65536.0}}"] == 5
+    assert found[f"bigtcp_skb_length_bytes_bucket{at},+Inf}}"] == 8
+    assert found[f"bigtcp_skb_length_bytes_sum{at}}}"] == 305_000
+    assert found[f"bigtcp_big_skb_bytes_total{at}}}"] == 300_000
+    assert found[f"bigtcp_skb_segments_total{at}}}"] == 212
+    assert found[f"bigtcp_skb_length_max_bytes{at}}}"] == 100_000
+    assert found["bigtcp_queued_big_skbs_total{node,eth0,ipv4}"] == 4
+    assert not any("net_dev_queue" in name and "length" in name for name in found)
+
+
+def test_the_cap_sums_what_it_drops() -> None:
+    found = samples("", most=1)
+    count = "bigtcp_skb_length_bytes_count{net_dev_start_xmit,node"
+    assert found[count + ",(others),ipv4}"] == 3
+    assert found["bigtcp_interfaces_summed{}"] == 2
+    assert found["bigtcp_device_gso_max_size_bytes{eth0,ipv6}"] == 65536
+    assert not any("lxc" in name for name in found)
