@@ -1,21 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The attached programs, and a stand that sends nothing by itself."""
+"""What a hook saw of a namespace, and a stand that sends nothing by itself."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
-
 from agent.kernel.probes import Probes
 from agent.lab.netns import Namespace, namespaces, veth
 from agent.snapshot.model import Family, Hook, Lengths
-
-
-@pytest.fixture(scope="session")
-def probes() -> Iterator[Probes]:
-    with Probes.load(list(Hook)) as loaded:
-        assert loaded.failures == {}
-        yield loaded
 
 
 def seen(
