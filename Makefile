@@ -10,7 +10,7 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 PACKAGES := python3 python3-venv python3-bpfcc libbpf1 iproute2 util-linux netperf
 TEST_PACKAGES := gcc libc6-dev iptables ethtool libcap2-bin git ca-certificates
 
-.PHONY: help demo test lint format test-kernels lock clean
+.PHONY: help demo test lint format bench test-kernels lock clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
@@ -32,6 +32,10 @@ format: $(VENV)/dev ## put Python and C into our format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $$(git ls-files '*.[ch]')
+
+bench: $(VENV)/dev ## what a hook, a start and a scrape cost
+	.ci/packages bpftrace
+	$(SUDO) $(BIN)/python -m tests.bench $(ARGS)
 
 test-kernels: ## load, count and read on Debian's 6.1 and 6.12 kernels (QEMU)
 	tests/vm/run 6.1 6.12 -- sh -ec 'python -m pytest -q -p no:cacheprovider tests/kernel; \

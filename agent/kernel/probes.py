@@ -57,6 +57,11 @@ class Table:
         self._shares = shares
         self._room = _FIRST_ROOM
 
+    @property
+    def dtypes(self) -> "tuple[np.dtype[Any], np.dtype[Any]]":
+        """Of a key, and of one share of a leaf."""
+        return self._key, self._leaf
+
     def read(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Keys, shape (n,), and leaves, shape (n, shares)."""
         keys, leaves, count = libbpf.lookup_all(
@@ -185,6 +190,11 @@ class Probes:
     def failures(self) -> dict[Hook, str]:
         """Why a hook is not attached."""
         return {Hook(hook): why for hook, why in self._loaded.failed.items()}
+
+    @property
+    def dtypes(self) -> "tuple[np.dtype[Any], np.dtype[Any]]":
+        """Key and leaf of the `lengths` map, as the kernel lays them out."""
+        return self._lengths.dtypes
 
     def read(self) -> Reading:
         """All counters now; OSError where a map cannot be read."""

@@ -216,7 +216,7 @@ def metrics(
     yield from _own_metrics(snapshot, kernel)
 
 
-class _FromSource(MetricsCollector):
+class FromSource(MetricsCollector):
     """Asks for a snapshot on each scrape."""
 
     def __init__(
@@ -227,9 +227,11 @@ class _FromSource(MetricsCollector):
         self._kernel = kernel
 
     def describe(self) -> Iterable[Metric]:
-        return []  # or registering would take a snapshot
+        """Nothing: or registering would take a snapshot."""
+        return []
 
     def collect(self) -> Iterable[Metric]:
+        """Metrics of a snapshot taken now."""
         return metrics(self._source(), self._interfaces, self._kernel)
 
 
@@ -259,7 +261,7 @@ def make_app(  # noqa: C901  a router is a list of cases
 ) -> WsgiApp:
     """The web application: /metrics, /livez, /readyz and a page that links them."""
     registry = CollectorRegistry()
-    registry.register(_FromSource(source, interfaces, kernel))
+    registry.register(FromSource(source, interfaces, kernel))
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
     metrics_app: WsgiApp = make_wsgi_app(registry)

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a hook, a start and a scrape cost: `make bench`.
+
+Hooks: 64-byte UDP over a veth, sender and softirq on one CPU, every arm once a
+round, the order turned round after round. The cost of an arm is its time per
+packet less that of no program at all, halved: a packet passes two hooks.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import os
+import platform
+import socket
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agent.kernel.contract import Contract, bpf_directory
+from agent.kernel.probes import Probes, rows_of
+from agent.lab.netns import Namespace, pair
+from agent.settings import Interfaces
+from agent.snapshot.collector import Collector
+from agent.snapshot.model import Device, DeviceId, Hook, Reading
+from tests.process import agent, fetch
+from tests.snapshot.fakes import OURS, FakeProbes, link
+
+HOOKS = (Hook.NET_DEV_START_XMIT, Hook.NETIF_RECEIVE_SKB)
+BATCH = 1024
+PAYLOAD = bytes(22)  # 64 bytes on the wire with UDP, IPv4 and Ethernet headers
+TRACEFS = "/sys/kernel/tracing"
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_char_p), ("length", ctypes.c_size_t))
+
+
+class _Message(ctypes.Structure):
+    """struct mmsghdr: only the iovec is used, the socket is connected."""
+
+    _fields_ = (
+        ("name", ctypes.c_void_p),
+        ("name_length", ctypes.c_uint32),
+        ("iov", ctypes.POINTER(_Iovec)),
+        ("iov_length", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_length", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+        ("sent", ctypes.c_uint32),
+    )
+
+
+@dataclass(frozen=True)
+class Load:
+    """A connected UDP socket, and sendmmsg() on it."""
+
+    socket: socket.socket
+
+    def nanoseconds_per_packet(self, seconds: float) -> float:
+        """Send for so long; the mean cost of a packet, end to end."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        iovec = _Iovec(PAYLOAD, len(PAYLOAD))
+        messages = (_Message * BATCH)()
+        for message in messages:
+            message.iov, message.iov_length = ctypes.pointer(iovec), 1
+        sent, begun = 0, time.perf_counter_ns()
+        while (now := time.perf_counter_ns()) < begun + seconds * 1e9:
+            done = libc.sendmmsg(self.socket.fileno(), messages, BATCH, 0)
+            if done < 0:
+                raise OSError(ctypes.get_errno(), "sendmmsg")
+            sent += done
+        return (now - begun) / sent
+
+
+@contextlib.contextmanager
+def nothing() -> Iterator[None]:
+    yield
+
+
+@contextlib.contextmanager
+def ours() -> Iterator[None]:
+    with Probes.load(HOOKS):
+        yield
+
+
+def _bcc(text: str) -> Any:
+    os.environ["BCC_KERNEL_SOURCE"] = str(bpf_directory() / "headers")
+    from bcc import BPF
+
+    return BPF(text=text)
+
+
+@contextlib.contextmanager
+def floor() -> Iterator[None]:
+    """An empty raw tracepoint on each hook: what no program can go below."""
+    bpf = _bcc("int empty(void *ctx) { return 0; }")
+    for hook in HOOKS:
+        bpf.attach_raw_tracepoint(hook.encode(), b"empty")
+    yield
+    bpf.cleanup()
+
+
+@contextlib.contextmanager
+def classic() -> Iterator[None]:
+    """A classic tracepoint that adds to a histogram of `len`, nothing more."""
+    probe = """
+    TRACEPOINT_PROBE(net, %s) {
+        u32 slot = args->len > 65536 ? 16 : args->len >> 12;
+        u64 *count = lengths.lookup(&slot);
+        if (count)
+            (*count)++;
+        return 0;
+    }
+    """
+    text = "BPF_PERCPU_ARRAY(lengths, u64, 17);\n"
+    bpf = _bcc(text + "".join(probe % hook for hook in HOOKS))
+    yield
+    bpf.cleanup()
+
+
+@contextlib.contextmanager
+def bpftrace() -> Iterator[None]:
+    """bpftrace's plain histogram, as its one-liners make it."""
+    script = "".join(
+        f"tracepoint:net:{hook} {{ @=hist(args->len); }}" for hook in HOOKS
+    )
+    process = subprocess.Popen(
+        ["bpftrace", "-e", script + 'BEGIN { printf("ready\\n"); }'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout
+        for line in process.stdout:
+            if "ready" in line:
+                break
+        yield
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+ARMS: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    "no program": nothing,
+    "empty raw_tp (floor)": floor,
+    "ours": ours,
+    "classic tracepoint": classic,
+    "bpftrace hist(args->len)": bpftrace,
+}
+
+
+@contextlib.contextmanager
+def udp(client: Namespace, server: Namespace, address: str) -> Iterator[Load]:
+    """A receiver that nobody reads: what it drops costs every arm the same."""
+
+    def opened() -> socket.socket:
+        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    with server.call(opened) as receiver, client.call(opened) as sender:
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        receiver.bind(("", 9))
+        sender.connect((address, 9))
+        yield Load(sender)
+
+
+def hooks(rounds: int, seconds: float) -> None:
+    cpus = os.sched_getaffinity(0)
+    times: dict[str, list[float]] = {name: [] for name in ARMS}
+    with pair() as stand:
+        address = stand.addresses["ipv4"]
+        with udp(stand.client, stand.server, address) as load:
+            os.sched_setaffinity(0, {max(cpus)})
+            load.nanoseconds_per_packet(seconds)
+            for number in range(rounds):
+                names = list(ARMS)
+                for name in reversed(names) if number % 2 else names:
+                    with ARMS[name]():
+                        times[name].append(load.nanoseconds_per_packet(seconds))
+            os.sched_setaffinity(0, cpus)
+    print(f"\nns per hook over no program, {rounds} rounds of {seconds:g} s:")
+    base = times["no program"]
+    print(f"  no program: {statistics.median(base):.0f} ns a packet")
+    costs = {}
+    for name, values in times.items():
+        if values is not base:
+            pairs = sorted((a - b) / 2 for a, b in zip(values, base, strict=True))
+            costs[name] = statistics.median(pairs)
+            spread = f"{pairs[0]:.0f} to {pairs[-1]:.0f}"
+            print(f"  {name:26} {costs[name]:6.0f}   ({spread})")
+    for other, budget in (
+        ("empty raw_tp (floor)", 1.6),
+        ("bpftrace hist(args->len)", 0.4),
+    ):
+        ratio = costs["ours"] / costs[other]
+        print(f"  ours / {other}: {ratio:.2f} (budget {budget})")
+
+
+def start(rounds: int) -> None:
+    times, sizes = [], []
+    for _ in range(rounds):
+        begun = time.monotonic()
+        with agent() as (process, address):
+            times.append(time.monotonic() - begun)
+            fetch(f"{address}/metrics")
+            with open(f"/proc/{process.pid}/status") as file:
+                line = next(line for line in file if line.startswith("VmRSS"))
+            sizes.append(int(line.split()[1]) / 1024)
+    spread = f"{min(times):.2f} to {max(times):.2f}"
+    print(f"\nstart to first sample: {statistics.median(times):.2f} s ({spread})")
+    print(f"RSS after a scrape: {statistics.median(sizes):.0f} MiB")
+
+
+class Simulated(FakeProbes):
+    """As many rows as a test asks for, each of 64 CPUs, summed on every read."""
+
+    def __init__(self, count: int, dtypes: tuple[Any, Any]) -> None:
+        super().__init__()
+        self._contract = Contract.read(bpf_directory())
+        self._keys = np.zeros(count, dtypes[0])
+        self._leaves = np.ones((count, 64), dtypes[1])
+        for i in range(count):
+            self._keys[i] = (OURS if i < 20 else 100 + i, 2 + i, i % 2, 4, 0)
+        self._devices = {}
+        for key in self._keys:
+            at = DeviceId(int(key["netns"]), int(key["ifindex"]))
+            peer = DeviceId(OURS, 2)
+            self._devices[at] = Device(at, 0, f"eth{at.ifindex}", "veth", "", peer)
+
+    def read(self) -> Reading:
+        rows = rows_of(self._keys, self._leaves.copy(), self._contract)
+        return Reading(self._contract.edges, rows, self._devices, {})
+
+
+def scrape(rounds: int) -> None:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.exposition import generate_latest
+
+    from agent.views.exporter import FromSource
+
+    with Probes.load([Hook.NET_DEV_START_XMIT]) as probes:
+        dtypes = probes.dtypes
+    links = [link(2 + i, f"eth{2 + i}") for i in range(20)]
+    for count, budget in ((20, 20), (600, 100)):
+        simulated = Simulated(count, dtypes)
+        collector = Collector(simulated, lambda: links, OURS)
+        registry = CollectorRegistry()
+        named = Interfaces.parse("", 20)
+        registry.register(FromSource(collector.snapshot, named, "bench"))
+        times = []
+        for _ in range(rounds):
+            begun = time.perf_counter()
+            generate_latest(registry)
+            times.append(1000 * (time.perf_counter() - begun))
+        spread = f"{min(times):.1f} to {max(times):.1f}"
+        print(
+            f"scrape, {count} rows of 64 CPUs: {statistics.median(times):.1f} ms "
+            f"({spread}; budget {budget})"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    given = parser.parse_args()
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}")
+    if not os.path.isdir(f"{TRACEFS}/events"):
+        subprocess.run(["mount", "-t", "tracefs", "nodev", TRACEFS], check=True)
+    hooks(given.rounds, given.seconds)
+    start(given.rounds)
+    scrape(given.rounds)
+
+
+main()
