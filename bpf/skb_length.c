@@ -98,14 +98,13 @@ static __always_inline void introduce(struct net_device *dev, u64 netns)
 	devices.update(&id, &device);
 }
 
-static __always_inline struct skb_length_leaf *row_of(struct skb_length_key *key,
-						      struct net_device *dev)
+/* Once for every row. */
+static __always_inline struct skb_length_leaf *new_row(struct skb_length_key *key,
+						       struct net_device *dev)
 {
-	struct skb_length_leaf zero = {}, *leaf = lengths.lookup(key);
+	struct skb_length_leaf zero = {};
 	int err;
 
-	if (leaf)
-		return leaf;
 	introduce(dev, key->netns);
 	err = lengths.insert(key, &zero);
 	if (err && err != -EEXIST) {
@@ -198,7 +197,9 @@ static __always_inline int record(struct sk_buff *skb, struct net_device *dev, u
 		key.family = FAMILY_ipv6;
 	key.netns = dev->nd_net->net_cookie;
 	key.ifindex = dev->ifindex;
-	leaf = row_of(&key, dev);
+	leaf = lengths.lookup(&key);
+	if (!leaf)
+		leaf = new_row(&key, dev);
 	if (!leaf)
 		return 0;
 
