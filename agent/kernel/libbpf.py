@@ -25,6 +25,8 @@ class _BtfMember(c.Structure):
 
 
 class _ProgLoadOpts(c.Structure):
+    """struct bpf_prog_load_opts of libbpf 1.0; later members stay unset."""
+
     _fields_ = (
         ("sz", c.c_size_t),
         ("attempts", c.c_int),
@@ -35,7 +37,14 @@ class _ProgLoadOpts(c.Structure):
         ("kern_version", c.c_uint32),
         ("attach_btf_id", c.c_uint32),
         ("attach_prog_fd", c.c_uint32),
+        ("attach_btf_obj_fd", c.c_uint32),
         ("fd_array", c.c_void_p),
+        ("func_info", c.c_void_p),
+        ("func_info_cnt", c.c_uint32),
+        ("func_info_rec_size", c.c_uint32),
+        ("line_info", c.c_void_p),
+        ("line_info_cnt", c.c_uint32),
+        ("line_info_rec_size", c.c_uint32),
         ("log_level", c.c_uint32),
         ("log_size", c.c_uint32),
         ("log_buf", c.c_void_p),

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is missing or broken is said in one sentence, with one hint."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from agent.kernel.contract import bpf_directory
+from agent.lab.netns import wait_until
+from tests.process import COMMAND, bpf_programs, free_port
+
+PACKAGE = Path(__file__).parent.parent / "agent"
+
+
+def started(*argv: str, **env: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        argv or (COMMAND, "run", "--listen", f"127.0.0.1:{free_port()}"),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | env,
+    )
+
+
+def told(process: subprocess.Popen[str], code: int) -> tuple[str, str]:
+    """Error and hint of a process that ended with this exit code."""
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    error, hint = stderr.splitlines()
+    assert error.startswith("error: ")
+    assert hint.startswith("hint: ")
+    return error, hint
+
+
+@pytest.mark.parametrize(
+    ("hide", "message", "remedy"),
+    [
+        (
+            "mount -t tmpfs none /sys/kernel/btf",
+            "the kernel's types (btf) cannot be read",
+            "CONFIG_DEBUG_INFO_BTF",
+        ),
+        (
+            "for f in /usr/lib/*/libbpf.so.1; do mount --bind /dev/null $f; done",
+            "libbpf cannot be loaded",
+            "apt install libbpf1",
+        ),
+        (
+            "mount -t tmpfs none /usr/lib/python3/dist-packages/bcc",
+            "installed is not BCC",
+            "apt install python3-bpfcc",
+        ),
+    ],
+)
+def test_what_is_missing_is_named(hide: str, message: str, remedy: str) -> None:
+    process = started("unshare", "--mount", "sh", "-ec", f"{hide}; {COMMAND} run")
+    error, hint = told(process, 3)
+    assert message in error
+    assert remedy in hint
+
+
+def broken_copy(folder: Path, old: str, new: str) -> list[str]:
+    """A command line that runs the agent with a changed BPF program."""
+    shutil.copytree(PACKAGE, folder / "agent")
+    shutil.copytree(bpf_directory(), folder / "bpf")
+    source = folder / "bpf/skb_length.c"
+    text = source.read_text()
+    assert old in text
+    source.write_text(text.replace(old, new))
+    return ["env", f"PYTHONPATH={folder}", sys.executable, "-P", "-m", "agent", "-v"]
+
+
+def test_a_refused_program_shows_what_the_verifier_said(tmp_path: Path) -> None:
+    refused = broken_copy(
+        tmp_path, "u32 slot =", "*(u64 *)leaf->bytes = 1;\n\tu32 slot ="
+    )
+    done = subprocess.run(
+        [*refused, "run"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: cannot load net_dev_start_xmit: ")
+    assert "hint: " in done.stderr
+    assert "invalid mem access" in done.stderr
+
+
+def test_a_program_that_does_not_compile_shows_what_clang_said(tmp_path: Path) -> None:
+    broken = broken_copy(tmp_path, "u32 slot =", "u32 slot = nonsense +")
+    done = subprocess.run([*broken, "run"], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: BCC cannot compile skb_length.c")
+    assert "skb_length.c" in done.stderr
+    assert "use of undeclared identifier 'nonsense'" in done.stderr
+
+
+def child_of(process: subprocess.Popen[str]) -> int | None:
+    done = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False
+    )
+    return int(done.stdout.split()[0]) if done.stdout else None
+
+
+def loaded(process: subprocess.Popen[str]) -> bool:
+    """True once the loader is gone and the agent counts; False once both are."""
+
+    def ended_or_childless() -> bool:
+        return process.poll() is not None or child_of(process) is None
+
+    wait_until(ended_or_childless, "the loader to be gone")
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(1)
+    return process.poll() is None
+
+
+def test_a_loader_that_is_killed_is_a_clean_error() -> None:
+    """At any moment of its life: the signal is named, nothing stays."""
+    before = bpf_programs()
+    killed = 0
+    for delay in (0, 0.02, 0.05, 0.1, 0.15, 0.2):
+        process = started()
+        loader = wait_until(partial(child_of, process), "the loader to start")
+        assert loader
+        time.sleep(delay)  # the moment is what is varied here
+        os.kill(loader, signal.SIGKILL)
+        if loaded(process):  # a fast machine: there was nothing left to disturb
+            process.terminate()
+            process.communicate()
+            assert process.returncode == 0
+            continue
+        killed += 1
+        error, hint = told(process, 3)
+        assert "was killed by signal 9" in error
+        assert "memory" in hint
+    assert killed >= 3
+    wait_until(lambda: not bpf_programs() - before, "the programs to be gone")
+
+
+@pytest.mark.parametrize("delay_ms", [0, 50, 100, 200])
+def test_an_agent_that_is_killed_while_it_loads_leaves_nothing(delay_ms: int) -> None:
+    before = bpf_programs()
+    process = started()
+    loader = wait_until(lambda: child_of(process), "the loader to start")
+    time.sleep(delay_ms / 1000)  # the moment is what is varied here
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not bpf_programs() - before, "the programs to be gone")
+    wait_until(lambda: not os.path.exists(f"/proc/{loader}"), "the loader to be gone")
