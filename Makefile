@@ -38,7 +38,8 @@ bench: $(VENV)/dev ## what a hook, a start and a scrape cost
 	$(SUDO) $(BIN)/python -m tests.bench $(ARGS)
 
 test-kernels: ## load, count and read on Debian's 6.1 and 6.12 kernels (QEMU)
-	tests/vm/run 6.1 6.12 -- sh -ec 'python -m pytest -q -p no:cacheprovider tests/kernel; \
+	tests/vm/run 6.1 6.12 -- sh -ec 'python -m pytest -q -p no:cacheprovider tests/kernel/test_counts.py \
+	  tests/kernel/test_fast_lane.py; \
 	  python -m agent demo --rounds 1'
 
 # bcc comes from the distribution, so its python3 makes the environment.

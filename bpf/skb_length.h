@@ -73,7 +73,7 @@ struct device_id {
 };
 
 struct skb_length_key {
-	__u64 netns; /* net->net_cookie */
+	__u64 netns; /* net->net_cookie; they begin at 1 */
 	__u32 ifindex;
 	__u8 hook;
 	__u8 family;
@@ -89,6 +89,12 @@ struct skb_length_leaf {
 	__u64 seen;	 /* jiffies of the last one: whose `limit` is newest? */
 	__u32 longest;
 	__u32 limit; /* the device's gso (sending) or gro (receiving) max size */
+};
+
+/* A row on the fast lane of one CPU: see leaf_of() in skb_length.c. */
+struct recent_row {
+	struct skb_length_key key;
+	struct skb_length_leaf leaf;
 };
 
 /* What is read once, when a device's first skb of a kind passes. */

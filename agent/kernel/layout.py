@@ -11,7 +11,8 @@ refuse it.
 import contextlib
 
 from agent.errors import KernelError
-from agent.kernel.libbpf import KIND_STRUCT, Btf
+from agent.kernel import libbpf
+from agent.kernel.libbpf import KIND_FUNC, KIND_STRUCT, Btf
 
 # Members, with the type they get in our C. Pointers to bytes are numbers here:
 # to the verifier they are scalars, and the program does arithmetic with them.
@@ -106,10 +107,27 @@ def _peer(btf: Btf, driver: str) -> int:
     return 0
 
 
+def _cast(btf: Btf) -> str:
+    """How to read skb_shared_info without a call; nothing where that cannot be.
+
+    bpf_rdonly_cast() is new in 6.2 and needs the JIT: the kernel is asked.
+    """
+    function = btf.find("bpf_rdonly_cast", KIND_FUNC)
+    struct = btf.find("skb_shared_info", KIND_STRUCT)
+    assert struct is not None  # _struct() has found it
+    if function is None or not libbpf.can_call(btf, function, struct):
+        return ""
+    return (
+        f"#define KFUNC_bpf_rdonly_cast {libbpf.kfunc_number(function)}\n"
+        f"#define TYPE_skb_shared_info {struct}\n"
+    )
+
+
 def layout(btf: Btf) -> str:
     """The C text to put before skb_length.c; KernelError where it cannot be."""
     return (
         "".join(_struct(btf, name) for name in _NEEDED)
+        + _cast(btf)
         + f"#define NET_DEVICE_PRIVATE {_private_part(btf)}\n"
         + f"#define VETH_PRIV_PEER {_peer(btf, 'veth')}\n"
         + f"#define NETKIT_PRIV_PEER {_peer(btf, 'netkit')}\n"

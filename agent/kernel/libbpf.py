@@ -8,10 +8,11 @@ Layouts mirror include/uapi/linux/btf.h and include/uapi/linux/bpf.h.
 import ctypes as c
 import errno
 import os
+import struct
 from dataclasses import dataclass
 from functools import cache
 
-KIND_STRUCT, KIND_TYPEDEF = 4, 8
+KIND_STRUCT, KIND_TYPEDEF, KIND_FUNC = 4, 8, 12
 _PROG_TYPE_TRACING, _TRACE_RAW_TP, _MAP_TYPE_ARRAY = 26, 23, 2
 _VERIFIER_LOG_BYTES = 1 << 20
 
@@ -140,6 +141,57 @@ class Btf:
         return None
 
 
+# A call in BPF: helpers by number, kernel functions by BTF id. Our C can only
+# name a number, so ids get a mark which no helper has, and become calls of
+# kernel functions before the program is loaded (as libbpf does by relocation).
+_CALL, _PSEUDO_KFUNC_CALL, _KFUNC_MARK = 0x85, 2, 1 << 30
+_INSTRUCTION = struct.Struct("<BBhi")  # code, registers, offset, immediate
+_MOVE_IMMEDIATE, _EXIT = 0xB7, 0x95
+
+
+def kfunc_number(type_id: int) -> int:
+    """What C calls to call the kernel function with this BTF id."""
+    return _KFUNC_MARK | type_id
+
+
+def _link_kfuncs(code: bytes) -> bytes:
+    linked = bytearray(code)
+    for at in range(0, len(code), _INSTRUCTION.size):
+        opcode, _, offset, number = _INSTRUCTION.unpack_from(code, at)
+        if opcode == _CALL and number & _KFUNC_MARK:
+            _INSTRUCTION.pack_into(
+                linked,
+                at,
+                opcode,
+                _PSEUDO_KFUNC_CALL << 4,
+                offset,
+                number & ~_KFUNC_MARK,
+            )
+    return bytes(linked)
+
+
+def can_call(btf: Btf, function: int, struct_id: int) -> bool:
+    """Does the kernel take a program that calls bpf_rdonly_cast() (BTF id
+    `function`) on a struct (`struct_id`)? It refuses where the JIT is off.
+    """
+    tracepoint = btf.find("btf_trace_netif_receive_skb", KIND_TYPEDEF)
+    code = b"".join(
+        _INSTRUCTION.pack(*fields)
+        for fields in (
+            (_MOVE_IMMEDIATE, 1, 0, 0),
+            (_MOVE_IMMEDIATE, 2, 0, struct_id),
+            (_CALL, 0, 0, kfunc_number(function)),
+            (_MOVE_IMMEDIATE, 0, 0, 0),
+            (_EXIT, 0, 0, 0),
+        )
+    )
+    try:
+        os.close(load_raw_tracepoint("can_call", code, tracepoint or 0))
+    except OSError:
+        return False
+    return True
+
+
 class VerifierError(OSError):
     """The kernel refused a program; `log` is what its verifier said."""
 
@@ -151,6 +203,7 @@ def load_raw_tracepoint(name: str, code: bytes, attach_btf_id: int) -> int:
 
     The verifier's log is asked for only after a refusal: writing it costs.
     """
+    code = _link_kfuncs(code)
     log = c.create_string_buffer(_VERIFIER_LOG_BYTES)
     for level in (0, 1):
         options = _ProgLoadOpts(

@@ -28,7 +28,7 @@ from agent.kernel.contract import bpf_directory
 from agent.kernel.layout import layout
 
 MAX_ROWS = 16384
-_MAPS = ("lengths", "devices", "unrecorded")
+_MAPS = ("lengths", "recent", "devices", "unrecorded")
 _DETAIL_LINES = 25
 # Under QEMU without KVM compiling takes 8 s, on hardware 0.2 s.
 _PATIENCE_SECONDS = 90.0
@@ -59,12 +59,14 @@ class Loaded:
 class Loader:
     """A running child. Start it early: it needs 0.2 s of its own."""
 
-    def __init__(self, hooks: Sequence[str], max_rows: int = MAX_ROWS) -> None:
+    def __init__(self, hooks: Sequence[str], **defines: int) -> None:
+        """`defines`: what skb_length.c lets be defined, MAX_ROWS, IDLE_JIFFIES."""
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket = ours
         # A file, not a pipe: nobody reads while clang may fill it.
         self._output = tempfile.TemporaryFile()
-        request = json.dumps({"hooks": list(hooks), "max_rows": max_rows})
+        defines = {"MAX_ROWS": MAX_ROWS} | defines
+        request = json.dumps({"hooks": list(hooks), "defines": defines})
         with its:
             # -P: a bcc.py in the working directory must not become our compiler;
             # so the child is told where this package stands.
@@ -206,16 +208,15 @@ def _bcc() -> Any:
     return bcc
 
 
-def _compile(btf: libbpf.Btf, max_rows: int) -> Any:
+def _compile(btf: libbpf.Btf, defines: dict[str, int]) -> Any:
     directory = bpf_directory()
     # Before the import: BCC reads it when its library is loaded.
     os.environ["BCC_KERNEL_SOURCE"] = str(directory / "headers")
     text = layout(btf) + '#line 1 "skb_length.c"\n'
     text += (directory / "skb_length.c").read_text()
     try:
-        return _bcc().BPF(
-            text=text, cflags=[f"-I{directory}", f"-DMAX_ROWS={max_rows}"]
-        )
+        flags = [f"-D{name}={value}" for name, value in defines.items()]
+        return _bcc().BPF(text=text, cflags=[f"-I{directory}", *flags])
     except KernelError:
         raise
     except Exception as err:  # BCC raises nothing narrower
@@ -239,7 +240,9 @@ def _attach(bpf: Any, btf: libbpf.Btf, hook: str) -> tuple[int, int]:
         return program, libbpf.attach_raw_tracepoint(program)
 
 
-def _load(hooks: Sequence[str], max_rows: int) -> tuple[dict[str, Any], list[int]]:
+def _load(
+    hooks: Sequence[str], defines: dict[str, int]
+) -> tuple[dict[str, Any], list[int]]:
     try:
         libbpf.possible_cpus()
     except OSError as err:
@@ -255,7 +258,7 @@ def _load(hooks: Sequence[str], max_rows: int) -> tuple[dict[str, Any], list[int
     # BCC would print the kernel's reason and raise a text without it.
     with _telling("this process may not use BPF", _CAP_HINT):
         os.close(libbpf.create_map())
-    bpf = _compile(btf, max_rows)
+    bpf = _compile(btf, defines)
     fds = {f"map:{name}": bpf[name].map_fd for name in _MAPS}
     failed: dict[str, KernelError] = {}
     for hook in hooks:
@@ -268,14 +271,14 @@ def _load(hooks: Sequence[str], max_rows: int) -> tuple[dict[str, Any], list[int
     formats = {
         # sLeaf is one CPU's share; Leaf of a per-CPU table is that of them all
         name: (_format(table.Key), _format(getattr(table, "sLeaf", table.Leaf)))
-        for name in ("lengths", "devices")
+        for name in ("lengths", "recent", "devices")
         for table in (bpf[name],)
     }
     answer = {
         "fds": list(fds),
         "failed": {hook: err.message for hook, err in failed.items()},
         "formats": formats,
-        "max_rows": max_rows,
+        "max_rows": defines["MAX_ROWS"],
     }
     return answer, list(fds.values())
 
@@ -306,7 +309,7 @@ def main(argv: Sequence[str]) -> NoReturn:
         request = json.loads(argv[2])
         fds: list[int] = []
         try:
-            answer, fds = _load(request["hooks"], request["max_rows"])
+            answer, fds = _load(request["hooks"], request["defines"])
         except KernelError as err:
             error = {"message": err.message, "hint": err.hint, "detail": err.detail}
             answer = {"error": error}

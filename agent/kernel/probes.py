@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs while they run: read their maps, and drop rows of the dead."""
+"""Reads what the attached programs have counted.
+
+A row stands in two maps, whose sum it is: in `lengths`, and with its latest
+counts on the fast lane of some CPUs, `recent` (leaf_of() in bpf/skb_length.c).
+"""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -10,133 +15,16 @@ import numpy.typing as npt
 from agent.kernel import libbpf
 from agent.kernel.contract import Contract, bpf_directory
 from agent.kernel.loader import Loaded, Loader
-from agent.snapshot.histogram import Histogram
-from agent.snapshot.model import (
-    Device,
-    DeviceId,
-    Family,
-    Hook,
-    Lengths,
-    Reading,
-    Row,
-    RowKey,
-)
+from agent.kernel.tables import Table, collapse, devices_of, merge, row_keys, rows_of
+from agent.snapshot.model import DeviceId, Hook, Lengths, Reading, Row, RowKey
 
-_FIRST_ROOM = 512  # rows that a first read has room for; it grows as needed
+_MOVING = 0  # as in bpf/skb_length.c; an empty slot has no ifindex either
+_TRIES = 20
 
 
-def _dtype(description: Any) -> "np.dtype[Any]":
-    """Numpy's dtype from the loader's JSON: a dict, a pair or a plain format."""
-    spec: Any = description
-    if isinstance(description, dict):
-        formats = [_dtype(inner) for inner in description["formats"]]
-        spec = description | {"formats": formats}
-    elif isinstance(description, list):
-        inner, length = description
-        spec = (_dtype(inner), (length,))
-    dtype: np.dtype[Any] = np.dtype(spec)
-    return dtype
-
-
-def _text(field: bytes) -> str:
-    """A C string: what a longer name left behind its NUL is not part of it."""
-    return field.split(b"\0", 1)[0].decode(errors="replace")
-
-
-class Table:
-    """A hash map whose bytes numpy understands.
-
-    `shares` is how many values the kernel keeps of each key: the possible CPUs
-    for a per-CPU map, 1 otherwise.
-    """
-
-    def __init__(self, fd: int, key: Any, leaf: Any, shares: int) -> None:
-        self._fd = fd
-        self._key = _dtype(key)
-        self._leaf = _dtype(leaf)
-        self._shares = shares
-        self._room = _FIRST_ROOM
-
-    @property
-    def dtypes(self) -> "tuple[np.dtype[Any], np.dtype[Any]]":
-        """Of a key, and of one share of a leaf."""
-        return self._key, self._leaf
-
-    def read(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Keys, shape (n,), and leaves, shape (n, shares)."""
-        keys, leaves, count = libbpf.lookup_all(
-            self._fd,
-            self._key.itemsize,
-            self._leaf.itemsize * self._shares,
-            self._room,
-        )
-        self._room = max(self._room, count + count // 4)
-        return (
-            np.frombuffer(keys, self._key),
-            np.frombuffer(leaves, self._leaf).reshape(count, self._shares),
-        )
-
-    def remove(self, **key: int) -> None:
-        """Delete a key, given by the fields of the C struct."""
-        packed = np.zeros(1, self._key)
-        for name, value in key.items():
-            packed[name] = value
-        libbpf.remove(self._fd, packed.tobytes())
-
-
-def rows_of(
-    keys: npt.NDArray[Any], leaves: npt.NDArray[Any], contract: Contract
-) -> dict[RowKey, Row]:
-    """Rows from the bytes of the `lengths` map, CPUs summed.
-
-    `keys` of shape (n,), `leaves` (n, CPUs). Sums are exact: uint64 throughout.
-    The limit is that of the CPU which saw the latest skb.
-    """
-    hooks = {number: Hook(name) for number, name in contract.hooks.items()}
-    families = {number: Family(name) for number, name in contract.families.items()}
-    slots = leaves["slots"].sum(axis=1).tolist()
-    sums = {
-        name: leaves[name].sum(axis=1).tolist()
-        for name in ("bytes", "big_bytes", "segments")
-    }
-    longest = leaves["longest"].max(axis=1).tolist()
-    latest = leaves["seen"].argmax(axis=1)
-    limit = leaves["limit"][np.arange(len(leaves)), latest].tolist()
-    netns, ifindex = keys["netns"].tolist(), keys["ifindex"].tolist()
-    hook, family = keys["hook"].tolist(), keys["family"].tolist()
-    rows = {}
-    for i in range(len(keys)):
-        key = RowKey(
-            DeviceId(netns[i], ifindex[i]), hooks[hook[i]], families[family[i]]
-        )
-        histogram = Histogram(
-            contract.edges, tuple(slots[i]), sums["bytes"][i], sums["big_bytes"][i]
-        )
-        lengths = Lengths(histogram, sums["segments"][i], longest[i])
-        rows[key] = Row(key, lengths, limit[i])
-    return rows
-
-
-def _devices_of(
-    keys: npt.NDArray[Any], leaves: npt.NDArray[Any]
-) -> dict[DeviceId, Device]:
-    devices = {}
-    for key, leaf in zip(keys, leaves[:, 0], strict=True):
-        at = DeviceId(int(key["netns"]), int(key["ifindex"]))
-        peer = leaf["peer"]
-        devices[at] = Device(
-            id=at,
-            netns_inode=int(leaf["netns_inode"]),
-            name=_text(bytes(leaf["name"])),
-            kind=_text(bytes(leaf["kind"])),
-            mac=":".join(f"{byte:02x}" for byte in leaf["mac"]),
-            peer=(
-                DeviceId(int(peer["netns"]), int(peer["ifindex"]))
-                if peer["ifindex"]
-                else None
-            ),
-        )
-    return devices
+def _moving(recent: npt.NDArray[Any]) -> bool:
+    keys = recent["key"]
+    return bool(((keys["netns"] == _MOVING) & (keys["ifindex"] != 0)).any())
 
 
 class Probes:
@@ -145,18 +33,26 @@ class Probes:
     def __init__(self, loaded: Loaded, contract: Contract) -> None:
         self._loaded = loaded
         self._contract = contract
+        self._hooks = {name: number for number, name in contract.hooks.items()}
+        self._families = {name: number for number, name in contract.families.items()}
         self._cpus = libbpf.possible_cpus()
         self._lengths = Table(
             loaded.maps["lengths"], *loaded.formats["lengths"], shares=self._cpus
         )
+        self._recent = Table(
+            loaded.maps["recent"], *loaded.formats["recent"], shares=self._cpus
+        )
         self._devices = Table(
             loaded.maps["devices"], *loaded.formats["devices"], shares=1
         )
+        # What was forgotten while a part of it was on the fast lane, where
+        # only the kernel can delete: that part is taken off until it is gone.
+        self._forgotten: dict[RowKey, Lengths] = {}
 
     @classmethod
-    def load(cls, hooks: Sequence[Hook]) -> Self:
+    def load(cls, hooks: Sequence[Hook], **defines: int) -> Self:
         """Compile, load and attach now; KernelError where that cannot be."""
-        return cls.from_loader(Loader(hooks))
+        return cls.from_loader(Loader(hooks, **defines))
 
     @classmethod
     def from_loader(cls, loader: Loader) -> Self:
@@ -198,11 +94,14 @@ class Probes:
 
     def read(self) -> Reading:
         """All counters now; OSError where a map cannot be read."""
-        rows = rows_of(*self._lengths.read(), self._contract)
+        rows, fast = self._rows()
+        if self._forgotten:
+            keys, _ = merge(fast["key"], fast["leaf"])
+            self._take_off_forgotten(rows, set(row_keys(keys, self._contract)))
         return Reading(
             self._contract.edges,
             rows,
-            _devices_of(*self._devices.read()),
+            devices_of(*self._devices.read()),
             self._unrecorded(),
         )
 
@@ -212,16 +111,58 @@ class Probes:
         What is counted between the reading and this call is lost: forget only
         rows that have been still for a while.
         """
-        hooks = {name: number for number, name in self._contract.hooks.items()}
-        families = {name: number for number, name in self._contract.families.items()}
-        for key in rows:
-            self._lengths.remove(
-                netns=key.device.netns,
-                ifindex=key.device.ifindex,
-                hook=hooks[key.hook],
-                family=families[key.family],
-            )
+        forgotten = list(rows)
+        for key in forgotten:
+            self._delete(key)
+        left, _ = self._rows()
+        self._forgotten |= {key: left[key].lengths for key in forgotten if key in left}
         for device in devices:
+            self._delete_device(device)
+
+    def _rows(self) -> tuple[dict[RowKey, Row], npt.NDArray[Any]]:
+        """Rows, and what stands on the fast lane: keys and leaves of shape (n,)."""
+        _, before = self._recent.read()
+        for _ in range(_TRIES):
+            keys, leaves = self._lengths.read()
+            _, recent = self._recent.read()
+            # A row that moves from the one map to the other meanwhile would be
+            # counted twice or not at all.
+            if np.array_equal(before["key"], recent["key"]) and not _moving(recent):
+                break
+            before = recent
+        else:
+            raise OSError("rows move faster than they can be read")
+        fast = recent[recent["key"]["netns"] != _MOVING]
+        total = merge(
+            np.concatenate((keys, fast["key"])),
+            np.concatenate((collapse(leaves), fast["leaf"])),
+        )
+        return rows_of(*total, self._contract), fast
+
+    def _take_off_forgotten(self, rows: dict[RowKey, Row], fast: set[RowKey]) -> None:
+        for key, before in list(self._forgotten.items()):
+            row = rows.get(key)
+            after = row.lengths.since(before) if row else None
+            if row and after and after.histogram.count:  # it was only silent
+                rows[key] = replace(row, lengths=after)
+                continue
+            rows.pop(key, None)
+            if key not in fast:
+                self._delete(key)
+                del self._forgotten[key]
+                if not any(key.device == other.device for other in rows):
+                    self._delete_device(key.device)
+
+    def _delete(self, key: RowKey) -> None:
+        self._lengths.remove(
+            netns=key.device.netns,
+            ifindex=key.device.ifindex,
+            hook=self._hooks[key.hook],
+            family=self._families[key.family],
+        )
+
+    def _delete_device(self, device: DeviceId) -> None:
+        if not any(key.device == device for key in self._forgotten):
             self._devices.remove(netns=device.netns, ifindex=device.ifindex)
 
     def _unrecorded(self) -> dict[str, int]:

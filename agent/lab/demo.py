@@ -9,7 +9,7 @@ between them dominates and the difference drowns.
 import os
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from agent.errors import AgentError
@@ -66,33 +66,41 @@ def _lengths(
     return Lengths.empty(reading.edges)
 
 
+@contextmanager
+def _probes() -> Iterator[Probes]:
+    with Probes.load(HOOKS) as probes:
+        for hook, why in probes.failures.items():
+            raise AgentError(
+                f"the demo needs {hook}: {why}", "use a kernel that has this tracepoint"
+            )
+        yield probes
+
+
 @dataclass(frozen=True)
 class _Bench:
     """What every trial needs."""
 
-    probes: Probes
     stand: Stand
     cpu: int
     seconds: float
 
     def trial(self, way: Way, family: Family) -> Trial:
-        """Set the sizes, empty the maps, run netperf, read what was counted.
+        """Set the sizes, run netperf, read what was counted.
 
-        The probes are this demo's own, so emptying them harms nobody, and
-        unlike a difference of two readings it tells the longest skb, too.
+        Probes of its own: unlike a difference of two readings they tell the
+        longest skb, too.
         """
         self.stand.set_sizes(way.size, way.uplink)
         ours = self.stand.devices[0]
         suspect = self.stand.uplink or ours
-        old = self.probes.read()
-        self.probes.forget(old.rows, old.devices)
-        result = netperf.tcp_rr(
-            self.stand.client,
-            self.stand.addresses[family],
-            self.cpu,
-            self.seconds,
-        )
-        seen = self.probes.read()
+        with _probes() as probes:
+            result = netperf.tcp_rr(
+                self.stand.client,
+                self.stand.addresses[family],
+                self.cpu,
+                self.seconds,
+            )
+            seen = probes.read()
         queued = _lengths(seen, suspect, Hook.NET_DEV_QUEUE, family)
         transmitted = _lengths(seen, suspect, Hook.NET_DEV_START_XMIT, family)
         return Trial(
@@ -100,6 +108,7 @@ class _Bench:
             sent=_lengths(seen, ours, Hook.NET_DEV_START_XMIT, family),
             queued_big=queued.histogram.above(LEGACY),
             transmitted_big=transmitted.histogram.above(LEGACY),
+            unrecorded=seen.unrecorded,
         )
 
 
@@ -124,20 +133,13 @@ def run(
     netperf.require()
     chosen = TOPOLOGIES[topology]
     cpu = max(os.sched_getaffinity(0))
-    progress("loading the probes")
-    with Probes.load(HOOKS) as probes, chosen.stand() as stand:
-        missing = [hook for hook, attached in probes.attached.items() if not attached]
-        if missing:
-            raise AgentError(
-                f"the demo needs {missing[0]}: {probes.failures[missing[0]]}",
-                "use a kernel that has this tracepoint",
-            )
-        before = probes.read()
+    with chosen.stand() as stand:
         netperf.serve(stand.server, cpu)
-        bench = _Bench(probes, stand, cpu, seconds)
+        bench = _Bench(stand, cpu, seconds)
         comparisons = []
         for family in families:
-            bench.trial(chosen.ways[0], family)  # warm up
+            progress(f"{family}: warming up")
+            bench.trial(chosen.ways[0], family)
             trials: dict[Way, list[Trial]] = {way: [] for way in chosen.ways}
             for way in _order(chosen.ways, rounds):
                 done = len(trials[way]) + 1
@@ -145,7 +147,6 @@ def run(
                 trials[way].append(bench.trial(way, family))
             arms = tuple(Arm(way.name, tuple(runs)) for way, runs in trials.items())
             comparisons.append(Comparison(family, arms))
-        after = probes.read()
     return Demo(
         kernel=platform.release(),
         machine=_machine(),
@@ -153,10 +154,6 @@ def run(
         device=chosen.device,
         seconds=seconds,
         comparisons=tuple(comparisons),
-        unrecorded={
-            reason: count - before.unrecorded[reason]
-            for reason, count in after.unrecorded.items()
-        },
     )
 
 

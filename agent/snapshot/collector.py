@@ -205,8 +205,8 @@ class Collector:
             else:
                 kept.append(device)
         self._still = still
-        for device in gone:
-            self._forget(device)
+        if gone:
+            self._forget(gone)
         return tuple(kept)
 
     def _patience(
@@ -223,14 +223,16 @@ class Collector:
             ours = device.device.peer.ifindex
         return forever if ours in present else GRACE_SECONDS
 
-    def _forget(self, device: DeviceRows) -> None:
-        self._probes.forget([row.key for row in device.rows.values()], [device.id])
-        for (hook, family), row in device.rows.items():
-            at = (device.scope, hook, family)
-            before = self._retired.get(at)
-            self._retired[at] = before.add(row.lengths) if before else row.lengths
-            self._still.pop(row.key, None)
-        self._scopes.pop(device.id, None)
+    def _forget(self, gone: list[DeviceRows]) -> None:
+        rows = [row for device in gone for row in device.rows.values()]
+        self._probes.forget([row.key for row in rows], [device.id for device in gone])
+        for device in gone:
+            for (hook, family), row in device.rows.items():
+                at = (device.scope, hook, family)
+                before = self._retired.get(at)
+                self._retired[at] = before.add(row.lengths) if before else row.lengths
+                self._still.pop(row.key, None)
+            self._scopes.pop(device.id, None)
 
     def _coverage(
         self, devices: tuple[DeviceRows, ...], links: list[Link]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What measured runs of traffic showed, and how two ways of running compare."""
 
+from collections import Counter
 from dataclasses import dataclass
 from statistics import median
 
@@ -25,13 +26,14 @@ class Trial:
     `sent`: net_dev_start_xmit at the client's device. `queued_big` and
     `transmitted_big`: skbs above 64 KiB at net_dev_queue and at
     net_dev_start_xmit of the device in question (the uplink, where there is
-    one, else the client's).
+    one, else the client's). `unrecorded`: skbs that the probes missed, by reason.
     """
 
     netperf: Netperf
     sent: Lengths
     queued_big: int
     transmitted_big: int
+    unrecorded: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +127,7 @@ class Comparison:
 class Demo:
     """All that `bigtcp-agent demo` found out.
 
-    `device` names where software segmentation was looked for; `unrecorded`
-    are skbs that the probes missed meanwhile, by reason.
+    `device` names where software segmentation was looked for.
     """
 
     kernel: str
@@ -135,4 +136,13 @@ class Demo:
     device: str
     seconds: float
     comparisons: tuple[Comparison, ...]
-    unrecorded: dict[str, int]
+
+    @property
+    def unrecorded(self) -> dict[str, int]:
+        """Skbs that the probes missed in all trials together, by reason."""
+        total: Counter[str] = Counter()
+        for comparison in self.comparisons:
+            for arm in comparison.arms:
+                for trial in arm.trials:
+                    total.update(trial.unrecorded)
+        return dict(total)

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from agent.kernel.contract import Contract, bpf_directory
-from agent.kernel.probes import Probes, rows_of
+from agent.kernel.probes import Probes
+from agent.kernel.tables import collapse, rows_of
 from agent.lab.netns import Namespace, pair
 from agent.settings import Interfaces
 from agent.snapshot.collector import Collector
@@ -234,7 +235,7 @@ class Simulated(FakeProbes):
             self._devices[at] = Device(at, 0, f"eth{at.ifindex}", "veth", "", peer)
 
     def read(self) -> Reading:
-        rows = rows_of(self._keys, self._leaves.copy(), self._contract)
+        rows = rows_of(self._keys, collapse(self._leaves), self._contract)
         return Reading(self._contract.edges, rows, self._devices, {})
 
 
