@@ -25,7 +25,7 @@ import numpy as np
 from agent.kernel.contract import Contract, bpf_directory
 from agent.kernel.libbpf import program_info
 from agent.kernel.probes import Probes
-from agent.kernel.tables import collapse, rows_of
+from agent.kernel.tables import collapse, merge, rows_of
 from agent.lab.netns import Namespace, pair
 from agent.settings import Interfaces
 from agent.snapshot.collector import Collector
@@ -268,6 +268,7 @@ class Simulated(FakeProbes):
         self._contract = Contract.read(bpf_directory())
         self._keys = np.zeros(count, dtypes[0])
         self._leaves = np.ones((count, 64), dtypes[1])
+        self._fast = min(count, 256)
         for i in range(count):
             self._keys[i] = (OURS if i < 20 else 100 + i, 2 + i, i % 2, 4, 0)
         self._devices = {}
@@ -277,7 +278,15 @@ class Simulated(FakeProbes):
             self._devices[at] = Device(at, 0, f"eth{at.ifindex}", "veth", "", peer)
 
     def read(self) -> Reading:
-        rows = rows_of(self._keys, collapse(self._leaves), self._contract)
+        shape = (self._fast, 64)  # the fast lanes, all of them taken
+        lanes = np.repeat(self._keys[: self._fast], 64)
+        total = merge(
+            np.concatenate((self._keys, lanes)),
+            np.concatenate(
+                (collapse(self._leaves), np.ones(shape, self._leaves.dtype).ravel())
+            ),
+        )
+        rows = rows_of(*total, self._contract)
         return Reading(self._contract.edges, rows, self._devices, {})
 
 
