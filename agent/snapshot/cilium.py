@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Cilium was asked for, what it applied, and the pods it serves.
+
+Words are Cilium's own, as its API and its ConfigMap write them; "" where this
+version of Cilium, or this answer, does not say. Sizes are bytes, times seconds
+since the epoch, IP addresses in the canonical form of the ipaddress module.
+"""
+
+from dataclasses import dataclass
+
+from agent.snapshot.model import Family, Source
+
+
+@dataclass(frozen=True, slots=True)
+class BigTcp:
+    """BIG TCP of one family, as the Cilium agent reports it.
+
+    `enabled` is the user's flag. Whether it took effect the two sizes tell:
+    above 65536. They are 0 where Cilium reports none.
+    """
+
+    enabled: bool = False
+    max_gso: int = 0
+    max_gro: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PodSizes:
+    """Limits that Cilium's CNI plugin sets on both ends of a new pod's pair."""
+
+    gso_max: int = 0
+    gro_max: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What Cilium serves on this node: a pod, the host or the health check.
+
+    `ifindex` and `interface` are the host's side, 0 and "" for the host itself;
+    `mac` is the pod's own device, `host_mac` the host's side. `namespace` and
+    `pod` are "" for what is no pod.
+    """
+
+    id: int
+    state: str
+    ifindex: int
+    interface: str
+    mac: str
+    host_mac: str
+    addresses: tuple[str, ...]
+    namespace: str
+    pod: str
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonConfig:
+    """option.DaemonConfig as far as it concerns BIG TCP: the flags with which
+    the Cilium agent was started, after the ConfigMap and node configs were merged.
+
+    `big_tcp` knows a family only up to Cilium 1.14; later it stands elsewhere.
+    None: not said.
+    """
+
+    big_tcp: dict[Family, bool]
+    routing_mode: str
+    datapath_mode: str
+    host_legacy_routing: bool | None
+    bpf_masquerade: bool | None
+    ipsec: bool | None
+    wireguard: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """The file that the Cilium agent leaves behind when it starts.
+
+    `written` is when that was: a ConfigMap changed later is not applied.
+    """
+
+    written: float
+    config: DaemonConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What the Cilium agent of this node says of itself.
+
+    `state` is Ok, Warning, Failure or Disabled, `message` why. `host_routing` is
+    BPF or Legacy, `routing_mode` native or tunnel, `masquerading` BPF, iptables
+    or "" where it is off, `encryption` Disabled, IPsec, Wireguard or Ztunnel,
+    `datapath_mode` veth, netkit or netkit-l2, `attach_mode` tc or tcx.
+    `kube_proxy_replacement` is True or False; before 1.14 Strict, Partial, Probe
+    or Disabled. `load_balancer_mode` is SNAT, DSR or Hybrid, `dsr_dispatch` such
+    as Geneve or IPIP. `devices` are the native devices, those that BIG TCP is
+    set on.
+    """
+
+    read: float
+    version: str
+    state: str
+    message: str
+    big_tcp: dict[Family, BigTcp]
+    pod_sizes: dict[Family, PodSizes]
+    devices: tuple[str, ...]
+    kube_proxy_replacement: str
+    host_routing: str
+    masquerading: str
+    routing_mode: str
+    tunnel_protocol: str
+    encryption: str
+    datapath_mode: str
+    attach_mode: str
+    cni_chaining: str
+    load_balancer_mode: str
+    dsr_dispatch: str
+    device_mtu: int
+    config: DaemonConfig
+    endpoints: tuple[Endpoint, ...]
+
+    @property
+    def replaces_kube_proxy(self) -> bool:
+        """Does eBPF do all of kube-proxy's work?"""
+        return self.kube_proxy_replacement in ("True", "Strict")
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod of this node that has not ended. `started` is when the kubelet took it."""
+
+    namespace: str
+    name: str
+    addresses: tuple[str, ...]
+    host_network: bool
+    started: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What Kubernetes says that Cilium should do on this node.
+
+    `values`: the keys of the ConfigMap that matter for BIG TCP, node configs
+    merged in; an absent key has Cilium's default. `found`: there is such a
+    ConfigMap. `overridden`: key to the name of the CiliumNodeConfig that set it.
+    `changed`: when a value was last seen to change, None while none has.
+    `seen`: the last word of the API server, events and bookmarks included.
+    """
+
+    values: dict[str, str]
+    found: bool
+    overridden: dict[str, str]
+    changed: float | None
+    seen: float
+
+    def flag(self, key: str) -> bool:
+        """A boolean as Go's strconv.ParseBool reads it; absent is False."""
+        return self.values.get(key, "") in ("1", "t", "T", "true", "TRUE", "True")
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterState:
+    """What is known of the cluster now, and how well.
+
+    `wanted` and `pods` are None until they were first read; afterwards the last
+    good answer stays. `sources` has a row for each of `configmap`,
+    `nodeconfigs` and `pods` that there is: one that is absent (no API server, no
+    such resource, no right to node configs) is up=False without errors.
+    `problems` says of each that is not up why, in a sentence.
+    """
+
+    wanted: Wanted | None
+    pods: tuple[Pod, ...] | None
+    sources: dict[str, Source]
+    problems: dict[str, str]
