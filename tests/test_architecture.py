@@ -15,15 +15,19 @@ MAY = {
     "settings": {"snapshot"},
     "snapshot": {"snapshot"},
     "kernel": {"kernel", "snapshot"},
+    "cluster": {"cluster", "snapshot"},
     "views": {"views", "snapshot", "settings"},
     "lab": {"lab", "kernel", "snapshot"},
     "__main__": {"cli"},
-    "cli": {"kernel", "snapshot", "views", "lab", "settings", "logs"},
+    "cli": {"kernel", "cluster", "snapshot", "views", "lab", "settings", "logs"},
 }
 ONLY = {
     "bcc": {"kernel/loader.py"},
     "numpy": {"kernel/probes.py", "kernel/tables.py"},
     "prometheus_client": {"views/exporter.py"},
+    "kubernetes": {"cluster/kube.py"},
+    "urllib3": {"cluster/kube.py"},
+    "yaml": {"cluster/kube.py"},
     "click": {"cli.py"},
 }
 
