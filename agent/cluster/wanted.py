@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Kubernetes wants of Cilium on this node, kept current in the background.
+
+It asks for one ConfigMap, the CiliumNodeConfigs beside it, this node's labels
+where a node config selects by label, and, if they are wanted, this node's pods.
+"""
+
+import datetime as dt
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, Self, TypeVar
+
+import structlog
+
+from agent.cluster.cilium import canonical
+from agent.cluster.nodeconfig import NodeConfig, overrides, relevant
+from agent.cluster.watch import LIST_SECONDS, Api, Clock, Json, Resource, Watch
+from agent.snapshot.cilium import ClusterState, Pod, Wanted
+from agent.snapshot.model import Source
+
+DEFAULT_NAMESPACE = "kube-system"
+DEFAULT_CONFIG_MAP = "cilium-config"
+_JOIN_SECONDS = 2.0
+_ENDED = ("Succeeded", "Failed")
+
+_log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+class ClosableApi(Api, Protocol):
+    """An API server whose watches can be ended from here."""
+
+    def close(self) -> None:
+        """End them all."""
+
+
+class Cluster:
+    """Follows the API server in threads of its own, from `with` on.
+
+    `connect` is called there, once: it may be slow, returns None where there is
+    no API server, and raises OSError where it is unusable. Without the name of
+    the node there are neither node configs nor pods.
+    """
+
+    def __init__(  # noqa: PLR0913  what to ask for, and the clocks
+        self,
+        connect: Callable[[], ClosableApi | None],
+        node: str,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        config_map: str = DEFAULT_CONFIG_MAP,
+        pods: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        sleep: Callable[[float], bool] | None = None,
+    ) -> None:
+        self._connect = connect
+        self._node = node
+        self._namespace = namespace
+        self._config_map = config_map
+        self._names = ("configmap", "nodeconfigs") + ("pods",) * pods
+        self._stop = threading.Event()
+        self._clock = Clock(sleep or self._stop.wait, monotonic, wall)
+        self._api: ClosableApi | None = None
+        self._threads: list[threading.Thread] = []
+        self._reachable = threading.Event()
+        self._failure = Source(up=False, errors=0)
+        self._problem = "not connected yet"
+        self._watches: dict[str, Watch[Any]] = {}
+        self._lock = threading.Lock()  # of what stands below
+        self._config: dict[str, dict[str, str]] | None = None
+        self._overrides: tuple[dict[str, str], dict[str, str]] | None = None
+        self._changed: float | None = None
+        self._seen = 0.0
+        self._wanted: Wanted | None = None
+
+    def __enter__(self) -> Self:
+        self._start("cluster", self.run)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._reachable.set()
+        if self._api is not None:
+            self._api.close()
+        for thread in self._threads:
+            thread.join(_JOIN_SECONDS)
+
+    def state(self) -> ClusterState:
+        """What is known now; never waits for the API server."""
+        watches = self._watches
+        sources, problems = {}, {}
+        for name in self._names:
+            watch = watches.get(name)
+            sources[name] = watch.source if watch else self._failure
+            if not sources[name].up:
+                problems[name] = watch.problem if watch else self._problem
+        pods = watches["pods"].objects if "pods" in watches else None
+        with self._lock:
+            wanted = self._wanted
+        return ClusterState(
+            wanted=wanted,
+            pods=None if pods is None else tuple(pods[key] for key in sorted(pods)),
+            sources=sources,
+            problems=problems,
+        )
+
+    def run(self) -> None:
+        """Connect, then follow until the end: what the thread does."""
+        try:
+            api = self._connect()
+        except OSError as err:
+            _log.warning("source failed", source="configmap", error=str(err))
+            self._problem = str(err)
+            self._failure = Source(up=False, errors=1)
+            return
+        if api is None:
+            self._problem = "no API server: not in a pod, and no kubeconfig"
+            return
+        self._api = api
+        self._problem = "the name of this node is not known"
+        scout = self._watch(api, self._config_maps(), self._config_seen)
+        self._watches = {"configmap": scout}
+        if self._node:
+            configs = self._watch(api, self._node_configs(), self._node_configs_seen)
+            self._watches["nodeconfigs"] = configs
+            self._start("nodeconfigs", configs.run)
+        if self._node and "pods" in self._names:
+            pods = self._watch(api, self._pods(), lambda: None)
+            self._watches["pods"] = pods
+            self._start("pods", pods.run)
+        scout.run()
+
+    def _start(self, name: str, target: Callable[[], None]) -> None:
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _watch(
+        self, api: Api, resource: Resource[T], seen: Callable[[], None]
+    ) -> Watch[T]:
+        return Watch(
+            api,
+            resource,
+            seen,
+            reachable=self._reachable,
+            clock=self._clock,
+            scout=resource.name == "configmap",
+        )
+
+    def _config_maps(self) -> Resource[dict[str, str]]:
+        return Resource(
+            "configmap",
+            (f"/api/v1/namespaces/{self._namespace}/configmaps",),
+            # The field selector is what makes a Role with resourceNames do.
+            {"fieldSelector": f"metadata.name={self._config_map}"},
+            lambda item: relevant(item.get("data")),
+        )
+
+    def _node_configs(self) -> Resource[NodeConfig]:
+        of = f"namespaces/{self._namespace}/ciliumnodeconfigs"
+        # v2 is new in 1.16; v2alpha1 is what there was before.
+        paths = (f"/apis/cilium.io/v2/{of}", f"/apis/cilium.io/v2alpha1/{of}")
+        return Resource("nodeconfigs", paths, {}, _node_config, optional=True)
+
+    def _pods(self) -> Resource[Pod]:
+        here = {"fieldSelector": f"spec.nodeName={self._node}"}
+        return Resource("pods", ("/api/v1/pods",), here, _pod)
+
+    def _config_seen(self) -> None:
+        found = self._watches["configmap"].objects
+        with self._lock:
+            self._seen = self._clock.wall()
+            if self._config not in (None, found):
+                self._changed = self._seen
+            self._config = found
+            self._join()
+
+    def _node_configs_seen(self) -> None:
+        configs = list((self._watches["nodeconfigs"].objects or {}).values())
+        # With the labels of now, though Cilium reads them only when it starts.
+        labels = self._labels() if any(config.selector for config in configs) else {}
+        found = overrides(configs, labels)
+        with self._lock:
+            if self._overrides not in (None, found):
+                self._changed = self._clock.wall()
+            self._overrides = found
+            self._join()
+
+    def _join(self) -> None:
+        if self._config is None:
+            return
+        data = next(iter(self._config.values()), None)
+        values, setters = self._overrides or ({}, {})
+        self._wanted = Wanted(
+            values={**(data or {}), **values},
+            found=data is not None,
+            overridden=setters,
+            changed=self._changed,
+            seen=self._seen,
+        )
+
+    def _labels(self) -> dict[str, str]:
+        assert self._api is not None
+        node = self._api.get(f"/api/v1/nodes/{self._node}", {}, LIST_SECONDS)
+        try:
+            return dict(node["metadata"].get("labels") or {})
+        except (LookupError, TypeError, AttributeError, ValueError) as err:
+            raise OSError(f"node {self._node} has no labels that make sense") from err
+
+
+def _node_config(item: Json) -> NodeConfig | None:
+    """One that sets any key of ours."""
+    spec = item.get("spec") or {}
+    selector, defaults = spec.get("nodeSelector"), relevant(spec.get("defaults"))
+    if not defaults or not isinstance(selector, dict):
+        return None
+    return NodeConfig(item["metadata"]["name"], selector, defaults)
+
+
+def _pod(item: Json) -> Pod | None:
+    """One that has not ended: the addresses of those that have are given away."""
+    metadata, status = item["metadata"], item.get("status") or {}
+    if status.get("phase") in _ENDED:
+        return None
+    addresses = (canonical(one.get("ip")) for one in status.get("podIPs") or ())
+    return Pod(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        addresses=tuple(address for address in addresses if address),
+        host_network=bool((item.get("spec") or {}).get("hostNetwork")),
+        started=_epoch(status.get("startTime")),
+    )
+
+
+def _epoch(time_text: object) -> float | None:
+    """Of RFC 3339, as Kubernetes writes times."""
+    try:
+        return dt.datetime.fromisoformat(str(time_text)).timestamp()
+    except ValueError:
+        return None

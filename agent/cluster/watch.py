@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""List, then watch: a copy of some Kubernetes objects that follows the API server.
+
+As client-go's Reflector does, with one difference: after anything but an orderly
+end of a watch the list is read anew, since ours are short.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import structlog
+
+from agent.snapshot.model import Source
+
+# The server ends a watch after this, spread so that not all nodes come at once.
+WATCH_SECONDS = 240
+WATCH_JITTER_SECONDS = 60
+LIST_SECONDS = 15.0
+FIRST_RETRY_SECONDS = 0.25
+LAST_RETRY_SECONDS = 30.0
+# A watch that stood this long was no failure, however it ended.
+STEADY_SECONDS = 30.0
+ABSENT_SECONDS = 300.0
+_GONE, _FORBIDDEN, _NOT_FOUND = 410, 403, 404
+
+_log = structlog.get_logger(__name__)
+T = TypeVar("T")
+Json = dict[str, Any]
+
+
+class RefusedError(OSError):
+    """The API server answered, and it was no. `status` is HTTP's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _AbsentError(Exception):
+    """A resource that need not be there is not there."""
+
+
+class Api(Protocol):
+    """What a watch wants of agent.cluster.kube.Kube; `seconds` is how long the
+    server may be silent.
+    """
+
+    def get(self, path: str, query: Mapping[str, str], seconds: float) -> Json:
+        """A JSON object. RefusedError, or OSError where there was no answer."""
+
+    def watch(
+        self, path: str, query: Mapping[str, str], seconds: float
+    ) -> AbstractContextManager[Iterator[Json]]:
+        """A JSON object for each event, as they come; errors as `get`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Time and chance as a watch knows them.
+
+    `sleep` takes seconds and returns True when all is to end; `jitter` is a
+    random number from 0 to 1.
+    """
+
+    sleep: Callable[[float], bool]
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    jitter: Callable[[], float] = random.random
+
+
+def retry_seconds(failures: int, jitter: float) -> float:
+    """How long to wait after so many failures in a row: twice as long each time,
+    from the eighth on never less than 30 s. `jitter` is 0 to 1.
+    """
+    doubled = FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 10)
+    return min(doubled, LAST_RETRY_SECONDS) * (1 + jitter / 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource(Generic[T]):
+    """Which objects to follow, and what to keep of each; None keeps nothing.
+
+    `paths` are tried in turn while they are not found. An `optional` resource
+    that is not there, or not allowed, is absent: no failure.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    query: Mapping[str, str]
+    keep: Callable[[Json], T | None]
+    optional: bool = False
+
+
+class Watch(Generic[T]):
+    """The objects of a resource, by namespace/name.
+
+    `objects` is None until they were first listed, and never changed in place;
+    `seen` is called after each word of the server, bookmarks included, and may
+    raise OSError: then that word was not understood. `problem` says why the
+    source is not up. Of the watches that share `reachable` one is the scout:
+    while the server cannot be reached, it alone tries, and the others wait.
+    """
+
+    def __init__(  # noqa: PLR0913  what, from whom, and what watches share
+        self,
+        api: Api,
+        resource: Resource[T],
+        seen: Callable[[], None],
+        *,
+        reachable: threading.Event,
+        clock: Clock,
+        scout: bool,
+    ) -> None:
+        self.source = Source(up=False, errors=0)
+        self.problem = "not read yet"
+        self.objects: dict[str, T] | None = None
+        self._api = api
+        self._of = resource
+        self._seen = seen
+        self._reachable = reachable
+        self._clock = clock
+        self._scout = scout
+
+    def run(self) -> None:
+        """Follow the server until the clock's `sleep` says that it is enough."""
+        failures = 0
+        while True:
+            if not self._scout:
+                self._reachable.wait()
+            began = self._clock.monotonic()
+            least = 0.0
+            try:
+                self._follow()
+            except _AbsentError as err:
+                least = ABSENT_SECONDS
+                self._absent(str(err))
+            except OSError as err:
+                if self._clock.sleep(0):
+                    return
+                self._failed(err)
+            steady = self._clock.monotonic() - began >= STEADY_SECONDS
+            failures = 1 if steady else failures + 1
+            pause = max(retry_seconds(failures, self._clock.jitter()), least)
+            if self._clock.sleep(pause):
+                return
+
+    def _follow(self) -> None:
+        """List, then watch for as long as the watches end in order."""
+        path, version = self._list()
+        while version:
+            began = self._clock.monotonic()
+            version = self._watch(path, version)
+            if self._clock.monotonic() - began < STEADY_SECONDS:
+                return  # a server that ends each watch at once is not to be chased
+
+    def _list(self) -> tuple[str, str]:
+        path, answer = self._first_found()
+        try:
+            version = str(answer["metadata"]["resourceVersion"])
+            kept = {_key(item): self._of.keep(item) for item in answer["items"] or ()}
+        except (TypeError, KeyError, AttributeError) as err:
+            raise OSError(f"{path}: the API server lists no objects") from err
+        self.objects = {key: item for key, item in kept.items() if item is not None}
+        self._up()
+        return path, version
+
+    def _first_found(self) -> tuple[str, Json]:
+        for path in self._of.paths:
+            try:
+                return path, self._api.get(path, self._of.query, LIST_SECONDS)
+            except RefusedError as err:
+                if err.status == _NOT_FOUND and path != self._of.paths[-1]:
+                    continue
+                if self._of.optional and err.status in (_NOT_FOUND, _FORBIDDEN):
+                    raise _AbsentError(str(err)) from err
+                raise
+        raise AssertionError("a watch has paths")
+
+    def _watch(self, path: str, version: str) -> str:
+        """Until the server ends it; the version to go on from, "" if it is gone."""
+        seconds = WATCH_SECONDS + int(WATCH_JITTER_SECONDS * self._clock.jitter())
+        query = {
+            **self._of.query,
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(seconds),
+        }
+        try:
+            with self._api.watch(path, query, seconds + LIST_SECONDS) as events:
+                for event in events:
+                    version = self._event(path, event)
+        except RefusedError as err:
+            if err.status != _GONE:
+                raise
+            return ""
+        return version
+
+    def _event(self, path: str, event: Json) -> str:
+        try:
+            kind, item = event["type"], event["object"]
+            if kind == "ERROR":
+                code = int(item.get("code") or 0)
+                raise RefusedError(code, f"{path}: {item.get('message')}")
+            version = str(item["metadata"]["resourceVersion"])
+            if kind != "BOOKMARK":
+                kept = None if kind == "DELETED" else self._of.keep(item)
+                others = dict(self.objects or {})
+                others.pop(_key(item), None)
+                self.objects = others if kept is None else {**others, _key(item): kept}
+        except (TypeError, KeyError, AttributeError, ValueError) as err:
+            raise OSError(f"{path}: the API server sends no event") from err
+        self._up()
+        return version
+
+    def _up(self) -> None:
+        self._reachable.set()
+        self._seen()
+        if self.problem and self.source.errors:
+            _log.info("source is back", source=self._of.name)
+        self.source = Source(up=True, errors=self.source.errors)
+        self.problem = ""
+
+    def _failed(self, err: OSError) -> None:
+        if self._scout:
+            if isinstance(err, RefusedError):
+                self._reachable.set()
+            else:
+                self._reachable.clear()
+        if self.source.up or not self.source.errors:
+            _log.warning("source failed", source=self._of.name, error=str(err))
+        self.source = Source(up=False, errors=self.source.errors + 1)
+        self.problem = str(err)
+
+    def _absent(self, why: str) -> None:
+        if self.problem != why:
+            _log.info("source is absent", source=self._of.name, reason=why)
+        self.objects = {}
+        self.source = Source(up=False, errors=self.source.errors)
+        self.problem = why
+        self._seen()
+
+
+def _key(item: Json) -> str:
+    metadata = item["metadata"]
+    return f"{metadata.get('namespace', '')}/{metadata['name']}"
