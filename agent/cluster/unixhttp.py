@@ -87,9 +87,9 @@ class UnixServer:
             with contextlib.closing(connection):
                 connection.sock.connect(self._path)
                 connection.request("GET", url)
-                response = connection.getresponse()
-                # Never read(): it makes room for any Content-Length at once.
-                body = response.read(self._most + 1)
+                with connection.getresponse() as response:
+                    # Never read(): it makes room for any Content-Length at once.
+                    body = response.read(self._most + 1)
         except FileNotFoundError:
             raise
         except TimeoutError as err:
