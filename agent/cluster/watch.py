@@ -152,7 +152,7 @@ class Watch(Generic[T]):
     def _follow(self) -> None:
         """List, then watch for as long as the watches end in order."""
         path, version = self._list()
-        while version:
+        while version and not self._clock.sleep(0):
             began = self._clock.monotonic()
             version = self._watch(path, version)
             if self._clock.monotonic() - began < STEADY_SECONDS:
