@@ -21,7 +21,7 @@ from agent.cluster.watch import Json, RefusedError
 _CONNECT_SECONDS = 5.0
 _HTTP_OK = 200
 _MAX_REFUSAL_BYTES = 1 << 16
-_ACCOUNT_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105  a path
+_SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 # A server whose machine vanished is noticed after 15 + 3 * 5 seconds.
 _KEEPALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
@@ -33,29 +33,30 @@ _KEEPALIVE = (
 
 
 def connect(
-    kubeconfig: str = "", environ: Mapping[str, str] = os.environ
+    kubeconfig: str = "",
+    environ: Mapping[str, str] = os.environ,
+    account: str = _SERVICE_ACCOUNT,
 ) -> "Kube | None":
-    """The API server of `kubeconfig`; of the pod we are; of $KUBECONFIG or
-    ~/.kube/config. None where there is none of these.
+    """The API server of `kubeconfig`; else of the pod that we are; else of
+    $KUBECONFIG or ~/.kube/config. None where there is none of these.
 
     Nothing is asked yet. OSError where what was found cannot be used.
     """
-    in_pod = bool(environ.get("KUBERNETES_SERVICE_HOST")) and os.path.isfile(
-        _ACCOUNT_TOKEN
-    )
+    in_pod = "KUBERNETES_SERVICE_HOST" in environ and os.path.isfile(f"{account}/token")
     if not kubeconfig and not in_pod:
         found = environ.get("KUBECONFIG") or "~/.kube/config"
         paths = [os.path.expanduser(path) for path in found.split(os.pathsep)]
         if not any(os.path.isfile(path) for path in paths):
             return None
         kubeconfig = os.pathsep.join(paths)
-    return Kube(_api_client(kubeconfig, environ))
+    return Kube(_api_client(kubeconfig, environ, account))
 
 
-def _api_client(kubeconfig: str, environ: Mapping[str, str]) -> Any:
+def _api_client(kubeconfig: str, environ: Mapping[str, str], account: str) -> Any:
     import urllib3
     import yaml
     from kubernetes import client, config
+    from kubernetes.config.incluster_config import InClusterConfigLoader
 
     configuration = client.Configuration()
     # 35.0.0 reads NO_PROXY and forgets it again.
@@ -64,12 +65,14 @@ def _api_client(kubeconfig: str, environ: Mapping[str, str]) -> Any:
         if kubeconfig:
             config.load_kube_config(kubeconfig, client_configuration=configuration)
         else:
-            config.load_incluster_config(client_configuration=configuration)
+            InClusterConfigLoader(
+                f"{account}/token", f"{account}/ca.crt", environ=environ
+            ).load_and_set(configuration)
         made = client.ApiClient(configuration)
     except (config.ConfigException, yaml.YAMLError, OSError, ValueError) as err:
-        raise OSError(f"{kubeconfig or 'service account'}: {_line(err)}") from err
+        raise OSError(f"{kubeconfig or account}: {_line(err)}") from err
     except (TypeError, AttributeError, LookupError) as err:  # it checks no types
-        raise OSError(f"{kubeconfig}: no kubeconfig file") from err
+        raise OSError(f"{kubeconfig or account}: no kubeconfig file") from err
     if not configuration.verify_ssl:  # whoever said so need not hear it each time
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     pool = made.rest_client.pool_manager

@@ -221,17 +221,16 @@ class Watch(Generic[T]):
     def _up(self) -> None:
         self._reachable.set()
         self._seen()
-        if self.problem and self.source.errors:
+        if not self.source.up and self.source.errors:
             _log.info("source is back", source=self._of.name)
         self.source = Source(up=True, errors=self.source.errors)
         self.problem = ""
 
     def _failed(self, err: OSError) -> None:
-        if self._scout:
-            if isinstance(err, RefusedError):
-                self._reachable.set()
-            else:
-                self._reachable.clear()
+        if isinstance(err, RefusedError):
+            self._reachable.set()
+        elif self._scout:
+            self._reachable.clear()
         if self.source.up or not self.source.errors:
             _log.warning("source failed", source=self._of.name, error=str(err))
         self.source = Source(up=False, errors=self.source.errors + 1)
