@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real API server, with the agent's rights: what changes there is seen in 2 s."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.cluster.kube import Kube, connect
+from agent.cluster.wanted import Cluster
+from agent.cluster.watch import Json
+from agent.lab.netns import wait_until
+from agent.snapshot.cilium import ClusterState, Pod, Wanted
+from tests.cluster_api.server import ApiServer
+
+SOON = 2.0
+BIG4 = "enable-ipv4-big-tcp"
+NODE_CONFIGS = "ciliumnodeconfigs.cilium.io"
+
+
+@contextlib.contextmanager
+def following(
+    server: ApiServer, user: str = "agent", **more: Any
+) -> Iterator[Callable[[], ClusterState]]:
+    kubeconfig = str(server.kubeconfig(user))
+    connected = more.pop("connect", lambda: connect(kubeconfig))
+    with Cluster(connected, "n1", **more) as cluster:
+        yield cluster.state
+
+
+@pytest.fixture(autouse=True)
+def _clean(server: ApiServer) -> None:
+    for kind in ("configmap cilium-config -n kube-system", "pod --all", "node --all"):
+        server.kubectl(f"delete {kind} --ignore-not-found --force --grace-period=0")
+
+
+def create(server: ApiServer, **values: str) -> None:
+    data = [f"--from-literal={key.replace('_', '-')}={v}" for key, v in values.items()]
+    server.kubectl("create configmap cilium-config -n kube-system", *data)
+
+
+def patch(server: ApiServer, **values: str) -> None:
+    data = {key.replace("_", "-"): value for key, value in values.items()}
+    server.kubectl(
+        "patch configmap cilium-config -n kube-system --patch",
+        json.dumps({"data": data}),
+    )
+
+
+def soon(
+    state: Callable[[], ClusterState],
+    condition: Callable[[Wanted], bool],
+    what: str,
+    seconds: float = SOON,
+) -> Wanted:
+    def met() -> Wanted | None:
+        wanted = state().wanted
+        return wanted if wanted and condition(wanted) else None
+
+    found = wait_until(met, what, seconds)
+    assert found
+    return found
+
+
+def test_created_patched_deleted_recreated(server: ApiServer) -> None:
+    with following(server) as state:
+        wanted = soon(state, lambda w: not w.found, "the first list", 10)
+        assert wanted.changed is None
+        create(server, enable_ipv4_big_tcp="false")
+        soon(state, lambda w: w.values == {BIG4: "false"}, "the ConfigMap")
+        before = time.time()
+        patch(server, enable_ipv4_big_tcp="true")
+        wanted = soon(state, lambda w: w.flag(BIG4), "the patch")
+        assert wanted.changed
+        assert before <= wanted.changed <= time.time()
+        patch(server, debug="true")
+        server.kubectl("delete configmap cilium-config -n kube-system")
+        soon(state, lambda w: not w.found and not w.values, "the deletion")
+        create(server, enable_ipv4_big_tcp="true")
+        soon(state, lambda w: w.flag(BIG4), "the new ConfigMap")
+        assert state().sources["configmap"].up
+        assert state().sources["configmap"].errors == 0
+
+
+def test_from_inside_a_pod(server: ApiServer, tmp_path: Path) -> None:
+    create(server, enable_ipv4_big_tcp="true")
+    certificate = (server.folder / "certs" / "apiserver.crt").read_text()
+    (tmp_path / "ca.crt").write_text(certificate)
+    (tmp_path / "token").write_text("agent-token")
+    environ = {
+        "KUBERNETES_SERVICE_HOST": "127.0.0.1",
+        "KUBERNETES_SERVICE_PORT": str(server.port),
+    }
+    account = str(tmp_path)
+    with following(server, connect=lambda: connect("", environ, account)) as state:
+        soon(state, lambda w: w.flag(BIG4), "the first list", 10)
+
+
+def test_other_config_maps_are_none_of_ours(server: ApiServer) -> None:
+    """The Role names one ConfigMap; a request for all would be refused."""
+    create(server, enable_ipv4_big_tcp="true")
+    with following(server) as state:
+        soon(state, lambda w: w.flag(BIG4), "the first list", 10)
+    with following(server, config_map="other") as state:
+        wait_until(lambda: state().sources["configmap"].errors, "the refusal")
+        problem = state().problems["configmap"]
+    assert "403" in problem
+    assert "configmaps is forbidden" in problem or '"other" is forbidden' in problem
+
+
+def test_killed_and_restarted(server: ApiServer) -> None:
+    create(server, enable_ipv4_big_tcp="false")
+    with following(server, pods=True) as state:
+        soon(state, lambda w: w.found, "the first list", 10)
+        server.kill()
+        wait_until(lambda: not state().sources["configmap"].up, "the loss", SOON)
+        down = state()
+        assert down.wanted
+        assert down.wanted.values == {BIG4: "false"}
+        assert "no API server at https://127.0.0.1:" in down.problems["configmap"]
+        server.serve()
+        wait_until(
+            lambda: all(state().sources[name].up for name in ("configmap", "pods")),
+            "the agent to be back",
+            40,
+        )
+        patch(server, enable_ipv4_big_tcp="true")
+        soon(state, lambda w: w.flag(BIG4), "the patch")
+
+
+class Forgetful:
+    """Watches from a version that etcd has compacted, once."""
+
+    def __init__(self, api: Kube, server: ApiServer) -> None:
+        self._api = api
+        self._server = server
+        self.close = api.close
+        self.get = api.get
+        self.tried: list[str] = []
+
+    @contextlib.contextmanager
+    def watch(
+        self, path: str, query: Mapping[str, str], seconds: float
+    ) -> Iterator[Iterator[Json]]:
+        asked = dict(query)
+        if not self.tried:
+            asked["resourceVersion"] = "1"
+            self._server.compact()
+        self.tried.append(asked["resourceVersion"])
+        with self._api.watch(path, asked, seconds) as events:
+            yield events
+
+
+def test_expired_by_compaction(server: ApiServer) -> None:
+    create(server, enable_ipv4_big_tcp="false")
+    api = connect(str(server.kubeconfig("agent")))
+    assert api
+    forgetful = Forgetful(api, server)
+    with Cluster(lambda: forgetful, "") as cluster:
+        wait_until(lambda: len(forgetful.tried) > 1, "a second watch")
+        assert cluster.state().sources["configmap"].errors == 0
+        patch(server, enable_ipv4_big_tcp="true")
+        soon(cluster.state, lambda w: w.flag(BIG4), "the patch")
+
+
+@pytest.mark.parametrize("user", ["stranger", "nobody"])
+def test_without_rights(user: str, server: ApiServer) -> None:
+    with following(server, user, pods=True) as state:
+        wait_until(
+            lambda: all(state().sources[name].errors for name in ("configmap", "pods")),
+            "the refusals",
+        )
+        found = state()
+    code = "403" if user == "stranger" else "401"
+    assert found.wanted is None
+    assert f"the API server refuses ({code})" in found.problems["configmap"]
+    assert f"the API server refuses ({code})" in found.problems["pods"]
+
+
+def test_node_configs(server: ApiServer) -> None:
+    """The kind is installed while we run, which is noticed at the next start."""
+    create(server, enable_ipv4_big_tcp="false", mtu="1500")
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}}
+    server.kubectl("create -f -", manifest=node)
+    server.kubectl("label node n1 zone=a")
+    with following(server) as state:
+        wait_until(lambda: "404" in state().problems.get("nodeconfigs", ""), "absence")
+        assert state().sources["nodeconfigs"].errors == 0
+    server.kubectl("apply -f -", manifest=definition())
+    server.kubectl(f"wait --for=condition=Established crd/{NODE_CONFIGS} --timeout=20s")
+    with following(server) as state:
+        wait_until(lambda: state().sources["nodeconfigs"].up, "node configs", 20)
+        selector = {"matchExpressions": [{"key": "zone", "operator": "Exists"}]}
+        server.kubectl(
+            "create -f -", manifest=node_config("b", selector, {BIG4: "true"})
+        )
+        wanted = soon(state, lambda w: w.flag(BIG4), "the node config")
+        assert wanted.overridden == {BIG4: "b"}
+        assert wanted.values["mtu"] == "1500"
+        assert wanted.changed
+        server.kubectl(f"delete {NODE_CONFIGS} b -n kube-system")
+        soon(state, lambda w: not w.flag(BIG4), "the deletion")
+    server.kubectl(f"delete crd {NODE_CONFIGS}")
+
+
+def test_pods_of_this_node(server: ApiServer) -> None:
+    for name, node in (("mine", "n1"), ("theirs", "n2")):
+        server.kubectl("create -f -", manifest=pod(name, node))
+    with following(server, pods=True) as state:
+        wait_until(lambda: state().pods, "the pods", 10)
+        status = {
+            "podIPs": [{"ip": "10.0.0.7"}, {"ip": "fd00::7"}],
+            "podIP": "10.0.0.7",
+            "startTime": "2026-01-02T03:04:05Z",
+        }
+        server.kubectl(
+            "patch pod mine --subresource=status --patch",
+            json.dumps({"status": status}),
+        )
+        mine = Pod("default", "mine", ("10.0.0.7", "fd00::7"), False, 1767323045.0)
+        wait_until(lambda: state().pods == (mine,), "the addresses", SOON)
+        server.kubectl("delete pod mine --force --grace-period=0")
+        wait_until(lambda: state().pods == (), "the end of it", SOON)
+
+
+def pod(name: str, node: str) -> Json:
+    containers = [{"name": "c", "image": "none"}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"nodeName": node, "containers": containers},
+    }
+
+
+def node_config(name: str, selector: Json, defaults: dict[str, str]) -> Json:
+    return {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumNodeConfig",
+        "metadata": {"name": name, "namespace": "kube-system"},
+        "spec": {"nodeSelector": selector, "defaults": defaults},
+    }
+
+
+def definition() -> Json:
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": NODE_CONFIGS},
+        "spec": {
+            "group": "cilium.io",
+            "scope": "Namespaced",
+            "names": {"plural": "ciliumnodeconfigs", "kind": "CiliumNodeConfig"},
+            "versions": [
+                {
+                    "name": "v2",
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": schema},
+                }
+            ],
+        },
+    }
