@@ -28,7 +28,7 @@ DEFAULT_RUNTIME_FILE = "/var/run/cilium/state/agent-runtime-config.json"
 DEADLINE_SECONDS = 3.0
 MAX_ANSWER_BYTES = 16 << 20
 # cilium.msg is "1.16.0 (v1.16.0-REVISION)", then four spaces and why it is not
-# Ok: getStatus in pkg/status/status_collector.go (before 1.17 daemon/cmd/status.go).
+# Ok: getStatus in pkg/status/status_collector.go (1.15: daemon/cmd/status.go).
 _MESSAGE = re.compile(r"v?(\d[^\s()]*)(?: \([^)]*\))?(?:\s+(.*))?", re.DOTALL)
 _MAX_IFINDEX = (1 << 31) - 1
 
@@ -86,6 +86,13 @@ def applied(health: Answer, config: Answer, endpoints: object, read: float) -> A
     node_port = replacement.inner("features").inner("nodePort")
     routing = health.inner("routing")
     daemon = _daemon_config(config.inner("daemonConfigurationMap"))
+    # The unmarked sizes are IPv6's, as in the kernel.
+    pod_sizes = {
+        Family.IPV4: PodSizes(
+            config.number("GSOIPv4MaxSize"), config.number("GROIPv4MaxSize")
+        ),
+        Family.IPV6: PodSizes(config.number("GSOMaxSize"), config.number("GROMaxSize")),
+    }
     # 1.16 moved host-routing.mode to routing.intra-host-routing-mode, and says
     # there for the first time how packets leave the host.
     return Applied(
@@ -94,18 +101,10 @@ def applied(health: Answer, config: Answer, endpoints: object, read: float) -> A
         state=cilium.text("state"),
         message=(message[2] or "") if message else cilium.text("msg"),
         big_tcp={
-            family: _big_tcp(health, daemon, family)
-            for family in (Family.IPV4, Family.IPV6)
+            family: _big_tcp(health, daemon, family, sizes)
+            for family, sizes in pod_sizes.items()
         },
-        pod_sizes={
-            # The unmarked ones are IPv6's, as in the kernel.
-            Family.IPV4: PodSizes(
-                config.number("GSOIPv4MaxSize"), config.number("GROIPv4MaxSize")
-            ),
-            Family.IPV6: PodSizes(
-                config.number("GSOMaxSize"), config.number("GROMaxSize")
-            ),
-        },
+        pod_sizes=pod_sizes,
         devices=replacement.texts("devices"),
         kube_proxy_replacement=replacement.text("mode"),
         host_routing=routing.text("intra-host-routing-mode")
@@ -140,10 +139,14 @@ def canonical(address: object) -> str | None:
         return None
 
 
-def _big_tcp(health: Answer, daemon: DaemonConfig, family: Family) -> BigTcp:
+def _big_tcp(
+    health: Answer, daemon: DaemonConfig, family: Family, sizes: PodSizes
+) -> BigTcp:
     name = f"{family}-big-tcp"
-    if not health.has(name):  # up to 1.13 the status does not mention it
-        return BigTcp(enabled=daemon.big_tcp.get(family, False))
+    if not health.has(name):
+        # Old versions' status does not mention it. Devices and pods got the same.
+        enabled = daemon.big_tcp.get(family, False)
+        return BigTcp(enabled, sizes.gso_max, sizes.gro_max)
     said = health.inner(name)
     return BigTcp(said.flag("enabled"), said.number("maxGSO"), said.number("maxGRO"))
 

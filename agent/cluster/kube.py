@@ -9,6 +9,7 @@ there is a server to ask.
 """
 
 import contextlib
+import http.client
 import json
 import os
 import socket
@@ -126,7 +127,9 @@ class Kube:
                 raise OSError("closed")
             if response.status != _HTTP_OK:
                 with self._translated():
-                    raise _refused(response.status, response.read(_MAX_REFUSAL_BYTES))
+                    raise _refused(
+                        path, response.status, response.read(_MAX_REFUSAL_BYTES)
+                    )
             yield response
         finally:
             self._open.discard(response)
@@ -171,13 +174,15 @@ def _object(data: bytes) -> Json:
     return found
 
 
-def _refused(status: int, body: bytes) -> RefusedError:
-    """The message of a metav1.Status, where the body is one."""
+def _refused(path: str, status: int, body: bytes) -> RefusedError:
+    """With the message of a metav1.Status, where the body is one."""
     try:
         message = str(json.loads(body)["message"])
     except (ValueError, RecursionError, LookupError, TypeError):
-        message = "no reason given"
-    return RefusedError(status, f"the API server refuses ({status}): {message}")
+        message = http.client.responses.get(status, "no reason given")
+    return RefusedError(
+        status, printable(f"the API server refuses {path} ({status}): {message}")
+    )
 
 
 def _line(err: BaseException) -> str:

@@ -119,6 +119,8 @@ class Cluster:
             self._problem = "no API server: not in a pod, and no kubeconfig"
             return
         self._api = api
+        if self._stop.is_set():  # it took longer than we had
+            api.close()
         self._problem = "the name of this node is not known"
         scout = self._watch(api, self._config_maps(), self._config_seen)
         self._watches = {"configmap": scout}

@@ -89,8 +89,8 @@ class Applied:
     BPF or Legacy, `routing_mode` native or tunnel, `masquerading` BPF, iptables
     or "" where it is off, `encryption` Disabled, IPsec, Wireguard or Ztunnel,
     `datapath_mode` veth, netkit or netkit-l2, `attach_mode` tc or tcx.
-    `kube_proxy_replacement` is True or False; before 1.14 Strict, Partial, Probe
-    or Disabled. `load_balancer_mode` is SNAT, DSR or Hybrid, `dsr_dispatch` such
+    `kube_proxy_replacement` is True or False; older ones also say Strict, Partial,
+    Probe or Disabled. `load_balancer_mode` is SNAT, DSR or Hybrid, `dsr_dispatch` such
     as Geneve or IPIP. `devices` are the native devices, those that BIG TCP is
     set on.
     """

@@ -115,7 +115,7 @@ def test_1_13() -> None:
     assert found.version == "1.13.4"
     assert found.big_tcp == {
         Family.IPV4: BigTcp(),
-        Family.IPV6: BigTcp(enabled=True),
+        Family.IPV6: BigTcp(enabled=True, max_gso=196608, max_gro=196608),
     }
     assert found.pod_sizes[Family.IPV6] == PodSizes(196608, 196608)
     assert found.pod_sizes[Family.IPV4] == PodSizes(0, 0)
