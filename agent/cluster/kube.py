@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agent.cluster.answer import printable
-from agent.cluster.watch import Json, RefusedError
+from agent.cluster.api import Json, RefusedError
 
 _CONNECT_SECONDS = 5.0
 _HTTP_OK = 200
@@ -82,7 +82,7 @@ def _api_client(kubeconfig: str, environ: Mapping[str, str], account: str) -> An
 
 
 class Kube:
-    """An API server; agent.cluster.watch.Api says what the methods promise."""
+    """An API server; agent.cluster.api.Api says what the methods promise."""
 
     def __init__(self, api_client: Any) -> None:
         self._client = api_client

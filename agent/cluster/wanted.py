@@ -9,13 +9,14 @@ import datetime as dt
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import structlog
 
+from agent.cluster.api import Api, Json
 from agent.cluster.cilium import canonical
 from agent.cluster.nodeconfig import NodeConfig, overrides, relevant
-from agent.cluster.watch import LIST_SECONDS, Api, Clock, Json, Resource, Watch
+from agent.cluster.watch import LIST_SECONDS, Clock, Resource, Watch
 from agent.snapshot.cilium import ClusterState, Pod, Wanted
 from agent.snapshot.model import Source
 
@@ -28,13 +29,6 @@ _log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
-class ClosableApi(Api, Protocol):
-    """An API server whose watches can be ended from here."""
-
-    def close(self) -> None:
-        """End them all."""
-
-
 class Cluster:
     """Follows the API server in threads of its own, from `with` on.
 
@@ -45,7 +39,7 @@ class Cluster:
 
     def __init__(  # noqa: PLR0913  what to ask for, and the clocks
         self,
-        connect: Callable[[], ClosableApi | None],
+        connect: Callable[[], Api | None],
         node: str,
         *,
         namespace: str = DEFAULT_NAMESPACE,
@@ -62,7 +56,7 @@ class Cluster:
         self._names = ("configmap", "nodeconfigs") + ("pods",) * pods
         self._stop = threading.Event()
         self._clock = Clock(sleep or self._stop.wait, monotonic, wall)
-        self._api: ClosableApi | None = None
+        self._api: Api | None = None
         self._threads: list[threading.Thread] = []
         self._reachable = threading.Event()
         self._failure = Source(up=False, errors=0)

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """List, then watch: a copy of some Kubernetes objects that follows the API server.
 
-As client-go's Reflector does, with one difference: after anything but an orderly
-end of a watch the list is read anew, since ours are short.
+As client-go's Reflector, but after all else than a watch's orderly end we list
+anew: our lists are short.
 """
 
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import structlog
 
+from agent.cluster.api import Api, Json, RefusedError
 from agent.snapshot.model import Source
 
 # The server ends a watch after this, spread so that not all nodes come at once.
@@ -30,33 +30,10 @@ _GONE, _FORBIDDEN, _NOT_FOUND = 410, 403, 404
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
-Json = dict[str, Any]
-
-
-class RefusedError(OSError):
-    """The API server answered, and it was no. `status` is HTTP's."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class _AbsentError(Exception):
     """A resource that need not be there is not there."""
-
-
-class Api(Protocol):
-    """What a watch wants of agent.cluster.kube.Kube; `seconds` is how long the
-    server may be silent.
-    """
-
-    def get(self, path: str, query: Mapping[str, str], seconds: float) -> Json:
-        """A JSON object. RefusedError, or OSError where there was no answer."""
-
-    def watch(
-        self, path: str, query: Mapping[str, str], seconds: float
-    ) -> AbstractContextManager[Iterator[Json]]:
-        """A JSON object for each event, as they come; errors as `get`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +112,7 @@ class Watch(Generic[T]):
             began = self._clock.monotonic()
             least = 0.0
             try:
-                self._follow()
-            except _AbsentError as err:
-                least = ABSENT_SECONDS
-                self._absent(str(err))
+                least = self._follow()
             except OSError as err:
                 if self._clock.sleep(0):
                     return
@@ -149,14 +123,21 @@ class Watch(Generic[T]):
             if self._clock.sleep(pause):
                 return
 
-    def _follow(self) -> None:
-        """List, then watch for as long as the watches end in order."""
-        path, version = self._list()
+    def _follow(self) -> float:
+        """List, then watch for as long as the watches end in order; how many
+        seconds to leave the server alone afterwards, at least.
+        """
+        try:
+            path, version = self._list()
+        except _AbsentError as err:
+            self._absent(str(err))
+            return ABSENT_SECONDS
         while version and not self._clock.sleep(0):
             began = self._clock.monotonic()
             version = self._watch(path, version)
             if self._clock.monotonic() - began < STEADY_SECONDS:
-                return  # a server that ends each watch at once is not to be chased
+                break  # a server that ends each watch at once is not to be chased
+        return 0.0
 
     def _list(self) -> tuple[str, str]:
         path, answer = self._first_found()
@@ -237,6 +218,7 @@ class Watch(Generic[T]):
         self.problem = str(err)
 
     def _absent(self, why: str) -> None:
+        self._reachable.set()
         if self.problem != why:
             _log.info("source is absent", source=self._of.name, reason=why)
         self.objects = {}
@@ -246,5 +228,4 @@ class Watch(Generic[T]):
 
 
 def _key(item: Json) -> str:
-    metadata = item["metadata"]
-    return f"{metadata.get('namespace', '')}/{metadata['name']}"
+    return f"{item['metadata'].get('namespace', '')}/{item['metadata']['name']}"

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from agent.cluster.api import Json
 from agent.cluster.kube import Kube, connect
 from agent.cluster.wanted import Cluster
-from agent.cluster.watch import Json
 from agent.lab.netns import wait_until
 from agent.snapshot.cilium import ClusterState, Pod, Wanted
 from tests.cluster_api.server import ApiServer

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.cluster.api import RefusedError
 from agent.cluster.kube import Kube, connect
-from agent.cluster.watch import RefusedError
 from tests.process import free_port
 
 Send = Callable[[bytes], None]

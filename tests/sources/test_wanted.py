@@ -10,15 +10,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from agent.cluster.api import Json, RefusedError
 from agent.cluster.wanted import Cluster
-from agent.cluster.watch import (
-    Clock,
-    Json,
-    RefusedError,
-    Resource,
-    Watch,
-    retry_seconds,
-)
+from agent.cluster.watch import Clock, Resource, Watch, retry_seconds
 from agent.lab.netns import wait_until
 from agent.snapshot.cilium import Pod
 
