@@ -15,11 +15,11 @@ from agent.cluster.kube import Kube, connect
 from agent.cluster.wanted import Cluster
 from agent.lab.netns import wait_until
 from agent.snapshot.cilium import ClusterState, Pod, Wanted
+from tests.cluster_api.manifests import NODE_CONFIGS, definition, node_config, pod
 from tests.cluster_api.server import ApiServer
 
 SOON = 2.0
 BIG4 = "enable-ipv4-big-tcp"
-NODE_CONFIGS = "ciliumnodeconfigs.cilium.io"
 
 
 @contextlib.contextmanager
@@ -227,44 +227,3 @@ def test_pods_of_this_node(server: ApiServer) -> None:
         wait_until(lambda: state().pods == (mine,), "the addresses", SOON)
         server.kubectl("delete pod mine --force --grace-period=0")
         wait_until(lambda: state().pods == (), "the end of it", SOON)
-
-
-def pod(name: str, node: str) -> Json:
-    containers = [{"name": "c", "image": "none"}]
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {"nodeName": node, "containers": containers},
-    }
-
-
-def node_config(name: str, selector: Json, defaults: dict[str, str]) -> Json:
-    return {
-        "apiVersion": "cilium.io/v2",
-        "kind": "CiliumNodeConfig",
-        "metadata": {"name": name, "namespace": "kube-system"},
-        "spec": {"nodeSelector": selector, "defaults": defaults},
-    }
-
-
-def definition() -> Json:
-    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": NODE_CONFIGS},
-        "spec": {
-            "group": "cilium.io",
-            "scope": "Namespaced",
-            "names": {"plural": "ciliumnodeconfigs", "kind": "CiliumNodeConfig"},
-            "versions": [
-                {
-                    "name": "v2",
-                    "served": True,
-                    "storage": True,
-                    "schema": {"openAPIV3Schema": schema},
-                }
-            ],
-        },
-    }

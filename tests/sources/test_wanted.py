@@ -1,108 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ConfigMap is followed, whatever the API server does; time is the test's."""
 
-import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from agent.cluster.api import Json, RefusedError
+from agent.cluster.api import Json
 from agent.cluster.wanted import Cluster
 from agent.cluster.watch import Clock, Resource, Watch, retry_seconds
 from agent.lab.netns import wait_until
-from agent.snapshot.cilium import Pod
-
-CONFIG_MAPS = "/api/v1/namespaces/kube-system/configmaps"
-NODE_CONFIGS = "/apis/cilium.io/{}/namespaces/kube-system/ciliumnodeconfigs"
-HOUR = 3600.0
-Step = Callable[[], Json | None]
-
-
-def config_map(version: int = 1, **data: str) -> Json:
-    named = {key.replace("_", "-"): value for key, value in data.items()}
-    metadata = {"name": "cilium-config", "namespace": "kube-system"}
-    return {"metadata": metadata | {"resourceVersion": str(version)}, "data": named}
-
-
-class FakeApi:
-    """Objects by path; a watch takes `seconds`, or plays the steps that are there."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.end = HOUR
-        self.down: OSError | None = None
-        self.refused: dict[str, int] = {}
-        self.objects: dict[str, list[Json]] = {CONFIG_MAPS: [config_map()]}
-        self.others: dict[str, Json] = {}
-        self.steps: list[Step] = []
-        self.watch_seconds = 240.0
-        self.lists: list[tuple[float, str]] = []
-        self.watches: list[Mapping[str, str]] = []
-        self.closed = threading.Event()
-
-    def sleep(self, seconds: float) -> bool:
-        self.now += seconds
-        return self.now >= self.end
-
-    def get(self, path: str, query: Mapping[str, str], seconds: float) -> Json:
-        assert seconds
-        self.lists.append((self.now, path))
-        self._fail(path)
-        if path in self.others:
-            return self.others[path]
-        found = self.objects.get(path)
-        if found is None:
-            raise RefusedError(404, "the API server refuses (404): not found")
-        if path == CONFIG_MAPS:
-            assert query == {"fieldSelector": "metadata.name=cilium-config"}
-        return {"metadata": {"resourceVersion": "5"}, "items": found}
-
-    @contextlib.contextmanager
-    def watch(
-        self, path: str, query: Mapping[str, str], seconds: float
-    ) -> Iterator[Iterator[Json]]:
-        assert seconds > float(query["timeoutSeconds"])
-        self.watches.append(query)
-        self._fail(path)
-        yield self._events()
-
-    def _events(self) -> Iterator[Json]:
-        while self.steps:
-            event = self.steps.pop(0)()
-            if event is None:
-                return
-            yield event
-        self.now += self.watch_seconds
-        self._fail("")
-
-    def _fail(self, path: str) -> None:
-        if self.down:
-            raise self.down
-        if path in self.refused:
-            code = self.refused[path]
-            raise RefusedError(code, f"the API server refuses ({code}): no reason")
-
-    def close(self) -> None:
-        self.closed.set()
-
-
-def cluster_of(api: FakeApi, node: str = "", **more: Any) -> Cluster:
-    return Cluster(
-        lambda: api,
-        node,
-        monotonic=lambda: api.now,
-        wall=lambda: 1e9 + api.now,
-        sleep=api.sleep,
-        **more,
-    )
-
-
-def event(kind: str, item: Json) -> Step:
-    return lambda: {"type": kind, "object": item}
+from tests.sources.fakes import (
+    CONFIG_MAPS,
+    HOUR,
+    FakeApi,
+    Step,
+    cluster_of,
+    config_map,
+    event,
+)
 
 
 def test_an_hour_without_the_api_server() -> None:
@@ -274,96 +192,6 @@ def test_an_unusable_kubeconfig_has_failed() -> None:
     cluster.run()
     assert cluster.state().sources["configmap"].errors == 1
     assert cluster.state().problems["configmap"] == "config: no kubeconfig file"
-
-
-def node_configs_of(api: FakeApi) -> Cluster:
-    """Its node configs read once, and its ConfigMap."""
-    cluster = cluster_of(api, "n1", pods=True)
-    cluster._api = api
-    for name, resource, seen in (
-        ("configmap", cluster._config_maps(), cluster._config_seen),
-        ("nodeconfigs", cluster._node_configs(), cluster._node_configs_seen),
-        ("pods", cluster._pods(), lambda: None),
-    ):
-        cluster._reachable.set()
-        watch: Watch[Any] = cluster._watch(api, resource, seen)
-        cluster._watches[name] = watch
-        api.now = api.end - 1
-        watch.run()
-    return cluster
-
-
-def node_config(name: str, selector: Any, **defaults: str) -> Json:
-    spec = {"nodeSelector": selector, "defaults": config_map(**defaults)["data"]}  # type: ignore[arg-type]
-    return {"metadata": {"name": name, "resourceVersion": "1"}, "spec": spec}
-
-
-@pytest.mark.parametrize("version", ["v2", "v2alpha1"])
-def test_node_configs(version: str) -> None:
-    api = FakeApi()
-    api.objects[CONFIG_MAPS] = [config_map(mtu="1500", routing_mode="native")]
-    api.objects[NODE_CONFIGS.format(version)] = [
-        node_config("b", {"matchLabels": {"zone": "a"}}, mtu="9000"),
-        node_config("a", {}, mtu="1400", enable_ipv6_big_tcp="true"),
-        node_config("c", {"matchLabels": {"zone": "z"}}, mtu="1"),
-        node_config("d", None, mtu="2"),
-        {"metadata": {"name": "e"}, "spec": {"nodeSelector": 7, "defaults": []}},
-    ]
-    api.others["/api/v1/nodes/n1"] = {"metadata": {"labels": {"zone": "a"}}}
-    state = node_configs_of(api).state()
-    assert state.wanted
-    assert state.wanted.values == {
-        "mtu": "9000",
-        "routing-mode": "native",
-        "enable-ipv6-big-tcp": "true",
-    }
-    assert state.wanted.overridden == {"mtu": "b", "enable-ipv6-big-tcp": "a"}
-    assert state.wanted.changed is None
-    assert state.sources["nodeconfigs"].up
-
-
-@pytest.mark.parametrize("code", [403, 404])
-def test_no_node_configs_is_no_failure(code: int) -> None:
-    api = FakeApi()
-    api.refused = dict.fromkeys(map(NODE_CONFIGS.format, ("v2", "v2alpha1")), code)
-    state = node_configs_of(api).state()
-    assert state.wanted
-    assert state.sources["nodeconfigs"].errors == 0
-    assert f"({code})" in state.problems["nodeconfigs"]
-
-
-def test_node_configs_without_the_right_to_the_node() -> None:
-    """Whether they select this node cannot be told: that is a failure."""
-    api = FakeApi()
-    selector = {"matchLabels": {"zone": "a"}}
-    api.objects[NODE_CONFIGS.format("v2")] = [node_config("a", selector, mtu="1")]
-    api.refused["/api/v1/nodes/n1"] = 403
-    state = node_configs_of(api).state()
-    assert state.wanted
-    assert state.wanted.values == {}
-    assert state.sources["nodeconfigs"].errors >= 1
-    assert "(403)" in state.problems["nodeconfigs"]
-
-
-def test_pods() -> None:
-    def pod(name: str, **status: Any) -> Json:
-        metadata = {"name": name, "namespace": "default", "resourceVersion": "1"}
-        return {"metadata": metadata, "spec": {}, "status": status}
-
-    api = FakeApi()
-    ips = [{"ip": "10.0.0.7"}, {"ip": "FD00:0::7"}, {}]
-    started = "2026-01-02T03:04:05Z"
-    host = pod("host", podIPs=None)
-    host["spec"] = {"hostNetwork": True}
-    api.objects["/api/v1/pods"] = [
-        pod("web", podIPs=ips, startTime=started, phase="Running"),
-        pod("done", podIPs=ips, phase="Succeeded"),
-        host,
-    ]
-    assert node_configs_of(api).state().pods == (
-        Pod("default", "host", (), host_network=True, started=None),
-        Pod("default", "web", ("10.0.0.7", "fd00::7"), False, 1767323045.0),
-    )
 
 
 def test_only_the_scout_knocks_at_a_server_that_is_away() -> None:
