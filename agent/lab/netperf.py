@@ -81,14 +81,19 @@ def parse(output: str) -> Netperf:
         ) from err
 
 
-def tcp_rr(client: Namespace, address: str, cpu: int, seconds: float) -> Netperf:
-    """Run TCP_RR from a namespace against a netserver; AgentError where it fails."""
-    argv = client.command(
-        *("taskset", "-c", str(cpu), "netperf", "-H", address, "-p", str(PORT)),
+def tcp_rr_command(address: str, seconds: float) -> list[str]:
+    """The command line of TCP_RR, whose output `parse` reads."""
+    return [
+        *("netperf", "-H", address, "-p", str(PORT)),
         *("-6" if ":" in address else "-4", "-l", f"{seconds:g}", "-P", "0", "-j"),
         *("-t", "TCP_RR", "--", "-r", f"{MESSAGE_BYTES}:{MESSAGE_BYTES}"),
         *("-k", ",".join(_KEYS)),
-    )
+    ]
+
+
+def tcp_rr(client: Namespace, address: str, cpu: int, seconds: float) -> Netperf:
+    """Run TCP_RR from a namespace against a netserver; AgentError where it fails."""
+    argv = client.command("taskset", "-c", str(cpu), *tcp_rr_command(address, seconds))
     try:
         done = subprocess.run(
             argv,

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/cilium/cilium/api/v1/models"
+)
+
+const (
+	gateway  = 1   // host number of cilium_host, where the pods' default routes point
+	lastHost = 254 // of a pod's /24
+)
+
+// endpoints are the pods of this node. They are kept in a file: a restart of
+// the agent must not forget a pod that runs.
+type endpoints struct {
+	mutex  sync.Mutex
+	path   string
+	number int // of the node
+
+	Last int64 // host number given last: an address rests before it comes again
+	Used map[int64]bool
+	List []*models.Endpoint
+}
+
+// nodeNumber tells pods' subnets: 10.244.N.0/24 and fd00:244:N::/64 on nodeN.
+func nodeNumber(name string) (number int) {
+	_, err := fmt.Sscanf(name, "node%d", &number)
+	check(err)
+	return
+}
+
+func address4(node int, host int64) string { return fmt.Sprintf("10.244.%d.%d", node, host) }
+func address6(node int, host int64) string { return fmt.Sprintf("fd00:244:%d::%x", node, host) }
+
+func loadEndpoints(path string, number int) *endpoints {
+	e := &endpoints{path: path, number: number, Last: gateway, Used: map[int64]bool{}}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return e
+	}
+	check(err)
+	check(json.Unmarshal(data, e))
+	return e
+}
+
+// save replaces the file at once: a kill leaves the old one or the new one.
+func (e *endpoints) save() {
+	data, err := json.Marshal(e)
+	check(err)
+	check(os.WriteFile(e.path+".new", data, 0o600))
+	check(os.Rename(e.path+".new", e.path))
+}
+
+// allocate gives the host number of a pod to be.
+func (e *endpoints) allocate() (int64, error) {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	for range int64(lastHost) {
+		e.Last = e.Last%lastHost + 1
+		if e.Last != gateway && !e.Used[e.Last] {
+			e.Used[e.Last] = true
+			e.save()
+			return e.Last, nil
+		}
+	}
+	return 0, errors.New("no free address on this node")
+}
+
+func (e *endpoints) release(ip string) {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	for host := range e.Used {
+		if ip == address4(e.number, host) || ip == address6(e.number, host) {
+			delete(e.Used, host)
+		}
+	}
+	e.save()
+}
+
+// add makes an endpoint of what the CNI plugin asks for.
+func (e *endpoints) add(request *models.EndpointChangeRequest) *models.Endpoint {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	ready := models.EndpointStateReady
+	made := &models.Endpoint{
+		ID: request.InterfaceIndex, // unique here, as the endpoint's id must be
+		Status: &models.EndpointStatus{
+			State: &ready,
+			ExternalIdentifiers: &models.EndpointIdentifiers{
+				CniAttachmentID: request.ContainerID + ":" + request.ContainerInterfaceName,
+				ContainerID:     request.ContainerID,
+				K8sNamespace:    request.K8sNamespace,
+				K8sPodName:      request.K8sPodName,
+				PodName:         request.K8sNamespace + "/" + request.K8sPodName,
+			},
+			Networking: &models.EndpointNetworking{
+				Addressing:             []*models.AddressPair{request.Addressing},
+				ContainerInterfaceName: request.ContainerInterfaceName,
+				HostAddressing:         e.hostAddressing(),
+				HostMac:                request.HostMac,
+				InterfaceIndex:         request.InterfaceIndex,
+				InterfaceName:          request.InterfaceName,
+				Mac:                    request.Mac,
+			},
+		},
+	}
+	e.List = append(e.List, made)
+	e.save()
+	return made
+}
+
+// remove forgets the endpoints that match and returns them.
+func (e *endpoints) remove(match func(*models.EndpointIdentifiers) bool) []*models.Endpoint {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	var kept, gone []*models.Endpoint
+	for _, endpoint := range e.List {
+		if match(endpoint.Status.ExternalIdentifiers) {
+			gone = append(gone, endpoint)
+		} else {
+			kept = append(kept, endpoint)
+		}
+	}
+	e.List = kept
+	e.save()
+	return gone
+}
+
+func (e *endpoints) all() []*models.Endpoint {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	return slices.Clone(e.List)
+}
+
+func (e *endpoints) hostAddressing() *models.NodeAddressing {
+	return &models.NodeAddressing{
+		IPv4: &models.NodeAddressingElement{
+			Enabled: true, IP: address4(e.number, gateway), AllocRange: address4(e.number, 0) + "/24",
+		},
+		IPv6: &models.NodeAddressingElement{
+			Enabled: true, IP: address6(e.number, gateway), AllocRange: address6(e.number, 0) + "/64",
+		},
+	}
+}

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One cluster for all tests here; it dies with them, also by SIGKILL."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster import cluster as clusters
+from tests.cluster.cluster import Cluster
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    try:
+        clusters.up(with_us=True)
+        with clusters.attached() as attached:
+            yield attached
+    finally:
+        clusters.down()
+    assert clusters.remains() == []

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cluster is what it says: what later tests rest on."""
+
+import contextlib
+import http.client
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from agent.kernel.links import Rtnetlink
+from agent.lab.netns import Namespace
+from agent.snapshot.model import Link
+from tests.cluster import stages
+from tests.cluster.cluster import BIG, LEGACY, Cluster
+from tests.cluster.nodes import Node
+
+FAMILIES = ("ipv4", "ipv6")
+
+
+def links(namespace: Namespace) -> dict[str, Link]:
+    def inside() -> list[Link]:
+        with contextlib.closing(Rtnetlink()) as rtnetlink:
+            return rtnetlink.links()
+
+    return {link.name: link for link in namespace.call(inside)}
+
+
+def sizes(link: Link) -> set[int | None]:
+    """All four of them, of which the tests here set none alone."""
+    found = link.sizes
+    return {found.gso_max, found.gro_max, found.gso_ipv4_max, found.gro_ipv4_max}
+
+
+def ask(node: Node, path: str) -> Any:
+    """An answer of the Cilium agent of a node."""
+    connection = http.client.HTTPConnection("localhost", timeout=5)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    with contextlib.closing(connection):
+        connection.sock.connect(f"/proc/{node.holder.pid}/root/run/cilium/cilium.sock")
+        connection.request("GET", f"/v1/{path}")
+        answer = connection.getresponse()
+        assert answer.status == 200
+        return json.load(answer)
+
+
+def pod_devices(node: Node) -> dict[str, Link]:
+    """Host sides of a node's pods."""
+    return {name: link for name, link in links(node).items() if name[:3] == "lxc"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pods_of_different_nodes_reach_each_other(
+    cluster: Cluster, family: str
+) -> None:
+    """TCP_RR of 80,000 bytes, the lab's test."""
+    assert cluster.netperf(family, 0.5).transactions_per_second > 1000
+    where = cluster.kubectl("get", "pods", "--output=jsonpath={..spec.nodeName}")
+    assert sorted(where.split()) == ["node1", "node2"]
+
+
+def test_cilium_answers_as_cilium(cluster: Cluster) -> None:
+    for node in cluster.nodes:
+        health, config = ask(node, "healthz"), ask(node, "config")["status"]
+        assert health["cilium"]["state"] == "Ok"
+        assert health["kube-proxy-replacement"]["mode"] == "True"
+        assert health["kube-proxy-replacement"]["devices"] == ["eth0"]
+        assert health["masquerading"]["mode"] == "BPF"
+        assert health["routing"]["intra-host-routing-mode"] == "BPF"
+        assert health["ipv4-big-tcp"] == {"maxGRO": LEGACY, "maxGSO": LEGACY}
+        assert config["GSOMaxSize"] == config["GROIPv4MaxSize"] == LEGACY
+        assert config["daemonConfigurationMap"]["EnableIPv4"] is True
+        runtime = node.run("cat", "/run/cilium/state/agent-runtime-config.json")
+        assert json.loads(runtime)["EnableBPFMasquerade"] is True
+
+
+def test_an_endpoint_is_a_pod_and_its_device(cluster: Cluster) -> None:
+    for node, app in zip(
+        cluster.nodes, ("netperf-client", "netperf-server"), strict=True
+    ):
+        (endpoint,) = ask(node, "endpoint")
+        names = endpoint["status"]["external-identifiers"]
+        network = endpoint["status"]["networking"]
+        assert names["pod-name"].startswith(f"default/{app}-")
+        device = pod_devices(node)[network["interface-name"]]
+        assert device.ifindex == network["interface-index"]
+        assert device.mac == network["host-mac"]
+        (addresses,) = network["addressing"]
+        assert {family: addresses[family] for family in FAMILIES} == (
+            cluster.pod_addresses(app)
+        )
+
+
+def test_a_restart_of_cilium_keeps_the_pods(cluster: Cluster) -> None:
+    before = [ask(node, "endpoint") for node in cluster.nodes]
+    cluster.restart_cilium()
+    assert [ask(node, "endpoint") for node in cluster.nodes] == before
+    for family in FAMILIES:
+        assert cluster.netperf(family, 0.2).transactions_per_second > 1000
+
+
+def test_legacy_host_routing_on_purpose_is_refused(cluster: Cluster) -> None:
+    """Cilium does not start with it and BIG TCP; its old answers are gone."""
+    try:
+        cluster.configure_cilium(
+            enable_ipv4_big_tcp="true", enable_host_legacy_routing="true"
+        )
+        cluster.kubectl(
+            "--namespace=kube-system", "delete", "pods", "--selector=k8s-app=cilium"
+        )
+        log = cluster.cilium_says("BIG TCP is not supported with legacy host routing")
+        assert "not supported" in log
+    finally:
+        cluster.configure_cilium(
+            enable_ipv4_big_tcp="false", enable_host_legacy_routing="false"
+        )
+        cluster.restart_cilium()
+
+
+def test_the_five_stages(cluster: Cluster) -> None:
+    """Every device has the sizes that it has with Cilium, at every stage."""
+
+    def seen() -> tuple[set[int | None], ...]:
+        uplinks = [sizes(links(node)["eth0"]) for node in cluster.nodes]
+        pods = [sizes(x) for node in cluster.nodes for x in pod_devices(node).values()]
+        ports = [sizes(links(cluster.host)[node.name]) for node in cluster.nodes]
+        assert len(pods) == 2
+        return set().union(*uplinks), set().union(*pods), set().union(*ports)
+
+    def speed(family: str) -> float:
+        return cluster.netperf(family).transactions_per_second
+
+    stages.off(cluster)
+    assert seen() == ({LEGACY}, {LEGACY}, {LEGACY})
+    plain = {family: speed(family) for family in FAMILIES}
+
+    stages.enabled(cluster)
+    assert seen() == ({BIG}, {LEGACY}, {LEGACY})
+    for node in cluster.nodes:
+        health = ask(node, "healthz")
+        for family in FAMILIES:
+            assert health[f"{family}-big-tcp"] == {
+                "enabled": True,
+                "maxGRO": BIG,
+                "maxGSO": BIG,
+            }
+
+    stages.cut(cluster)
+    assert seen() == ({BIG}, {BIG}, {LEGACY})
+    for family in FAMILIES:
+        assert speed(family) < 0.7 * plain[family]
+
+    stages.on(cluster)
+    assert seen() == ({BIG}, {BIG}, {BIG})
+    big = {family: speed(family) for family in FAMILIES}
+    for family in FAMILIES:
+        assert big[family] > 1.05 * plain[family]
+
+    stages.legacy(cluster)
+    assert seen() == ({BIG}, {BIG}, {BIG})
+    for node in cluster.nodes:
+        health = ask(node, "healthz")
+        assert health["routing"]["intra-host-routing-mode"] == "Legacy"
+        assert health["masquerading"]["mode"] == "IPtables"
+    assert speed("ipv6") < 0.1 * big["ipv6"]
+
+    stages.off(cluster)
+    assert seen() == ({LEGACY}, {LEGACY}, {LEGACY})
