@@ -3,14 +3,19 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-export TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bigtcp-agent/debian
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
+export TOOLS := $(CACHE)/bigtcp-agent/debian
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 # What runs, what a test needs beside it.
 PACKAGES := python3 python3-venv python3-bpfcc libbpf1 iproute2 util-linux netperf
 TEST_PACKAGES := gcc libc6-dev iptables ethtool libcap2-bin git ca-certificates
 
-.PHONY: help demo test lint format bench test-kernels lock clean
+CLUSTER_PACKAGES := openssl ca-certificates make
+CLUSTER := env XDG_CACHE_HOME=$(CACHE) $(BIN)/python -m
+
+.PHONY: help demo test lint format bench test-kernels cluster cluster-down cluster-tools \
+  test-cluster lock clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
@@ -41,6 +46,19 @@ test-kernels: ## load, count and read on Debian's 6.1 and 6.12 kernels (QEMU)
 	tests/vm/run 6.1 6.12 -- sh -ec 'python -m pytest -q -p no:cacheprovider tests/kernel/test_counts.py \
 	  tests/kernel/test_fast_lane.py; \
 	  python -m agent demo --rounds 1'
+
+cluster: cluster-tools ## a Kubernetes of two nodes on this machine, to try things
+	$(SUDO) $(CLUSTER) tests.cluster up
+
+cluster-down: $(BIN)/bigtcp-agent ## remove it, whatever happened to it
+	$(SUDO) $(CLUSTER) tests.cluster down
+
+test-cluster: cluster-tools $(VENV)/dev ## tests on a cluster of their own
+	$(SUDO) $(CLUSTER) pytest tests/cluster $(ARGS)
+
+cluster-tools: $(BIN)/bigtcp-agent
+	.ci/packages $(CLUSTER_PACKAGES)
+	tests/cluster/tools >/dev/null
 
 # bcc comes from the distribution, so its python3 makes the environment.
 $(BIN)/bigtcp-agent: requirements.lock pyproject.toml

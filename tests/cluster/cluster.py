@@ -50,6 +50,7 @@ class Cluster:
             capture_output=True,
             text=True,
             check=False,
+            timeout=2 * _SECONDS,
         )
         if done.returncode:
             raise AgentError(
@@ -76,17 +77,6 @@ class Cluster:
     def restart_pods(self) -> None:
         """New netperf pods: they get the sizes that Cilium has now."""
         self._restart("deployment/netperf-client", "deployment/netperf-server")
-
-    def cilium_says(self, words: str) -> str:
-        """Wait until the log of every node's Cilium has these words; the last log."""
-        log = ("logs", "--namespace=kube-system", "--selector=k8s-app=cilium")
-
-        def said() -> str:
-            text = self.kubectl(*log, "--tail=-1", "--prefix")
-            pods = {line.split("]")[0] for line in text.splitlines() if words in line}
-            return text if len(pods) == len(self.nodes) else ""
-
-        return wait_until(said, f"Cilium to say: {words}", _SECONDS)
 
     def _restart(self, *what: str) -> None:
         self.kubectl("rollout", "restart", *what)
@@ -122,8 +112,11 @@ class Cluster:
         found = [entry["ip"] for entry in pods[0]["status"]["podIPs"]]
         return {"ipv6" if ":" in ip else "ipv4": ip for ip in found}
 
-    def netperf(self, family: str, seconds: float = 1) -> Netperf:
-        """The lab's TCP_RR of 80,000 bytes, from pod to pod and node to node."""
+    def netperf(self, family: str, seconds: int = 1) -> Netperf:
+        """The lab's TCP_RR of 80,000 bytes, from pod to pod and node to node.
+
+        Whole seconds: netperf takes 0.5 for 0, and 0 for ever.
+        """
         to = self.pod_addresses("netperf-server")[family]
         argv = netperf.tcp_rr_command(to, seconds)
         return netperf.parse(
@@ -131,10 +124,11 @@ class Cluster:
         )
 
 
-def up(*, with_us: bool) -> None:
+def up(*, with_us: bool) -> "subprocess.Popen[bytes]":
     """Bring a cluster up; one that was there is taken down first.
 
-    `with_us`: it dies with this process, also by SIGKILL.
+    Returns the process that holds it. `with_us`: it dies with this process, also by
+    SIGKILL.
     """
     if is_up():
         print("cluster: taking down the one that is up", file=sys.stderr)
@@ -157,7 +151,7 @@ def up(*, with_us: bool) -> None:
         STATE / "images/cilium.tar", image.CILIUM, [programs / "cilium-node"], {}
     )
     try:
-        _start_host(programs, with_us=with_us)
+        host = _start_host(programs, with_us=with_us)
         with attached() as cluster:
             for manifest in ("cilium", "netperf"):
                 cluster.kubectl("apply", f"--filename={HERE}/manifests/{manifest}.yaml")
@@ -166,9 +160,10 @@ def up(*, with_us: bool) -> None:
     except BaseException:
         _end()
         raise
+    return host
 
 
-def _start_host(programs: Path, *, with_us: bool) -> None:
+def _start_host(programs: Path, *, with_us: bool) -> "subprocess.Popen[bytes]":
     ours = os.open("/proc/self/ns/net", os.O_RDONLY)
     reading, writing = os.pipe()
     with (STATE / "log/host.log").open("wb") as log:
@@ -190,7 +185,7 @@ def _start_host(programs: Path, *, with_us: bool) -> None:
     os.close(ours)
     with os.fdopen(reading) as pipe:
         if pipe.readline():
-            return
+            return host
     host.kill()
     host.wait()
     raise AgentError(

@@ -12,9 +12,10 @@ from tests.cluster.cluster import Cluster
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     try:
-        clusters.up(with_us=True)
+        host = clusters.up(with_us=True)
         with clusters.attached() as attached:
             yield attached
     finally:
         clusters.down()
+    host.wait()
     assert clusters.remains() == []
