@@ -77,6 +77,17 @@ class Cluster:
     def restart_pods(self) -> None:
         """New netperf pods: they get the sizes that Cilium has now."""
         self._restart("deployment/netperf-client", "deployment/netperf-server")
+        names = "--output=jsonpath={.items[*].metadata.name}"
+
+        def old_ones_are_gone() -> bool:
+            pods = set(self.kubectl("get", "pods", names).split())
+            endpoints = [
+                each for node in self.nodes for each in node.cilium("endpoint")
+            ]
+            owners = [each["status"]["external-identifiers"] for each in endpoints]
+            return {owner["k8s-pod-name"] for owner in owners} == pods
+
+        wait_until(old_ones_are_gone, "the old pods to be gone", _SECONDS)
 
     def _restart(self, *what: str) -> None:
         self.kubectl("rollout", "restart", *what)

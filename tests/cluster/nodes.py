@@ -6,8 +6,14 @@ Its programs find everything at the usual places (/run/containerd,
 machine has none of it, and no two nodes share any.
 """
 
+import contextlib
+import http.client
+import json
+import socket
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from agent.errors import AgentError
 from agent.lab.netns import Namespace, wait_until
@@ -37,6 +43,21 @@ class Node(Namespace):
         """The command line that runs `argv` on the node and ends when we end."""
         target = f"--target={self.holder.pid}"
         return super().command("nsenter", target, "--mount", *argv)
+
+    @property
+    def root(self) -> Path:
+        """Its file system, seen from outside."""
+        return Path(f"/proc/{self.holder.pid}/root")
+
+    def cilium(self, path: str) -> Any:
+        """An answer of its Cilium agent: healthz, config, endpoint."""
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(5)
+        with contextlib.closing(connection):
+            connection.sock.connect(str(self.root / "run/cilium/cilium.sock"))
+            connection.request("GET", f"/v1/{path}")
+            return json.load(connection.getresponse())
 
 
 def make(number: int) -> Node:

@@ -52,12 +52,10 @@ func loadEndpoints(path string, number int) *endpoints {
 	return e
 }
 
-// save replaces the file at once: a kill leaves the old one or the new one.
 func (e *endpoints) save() {
 	data, err := json.Marshal(e)
 	check(err)
-	check(os.WriteFile(e.path+".new", data, 0o600))
-	check(os.Rename(e.path+".new", e.path))
+	check(replaceFile(e.path, data))
 }
 
 // allocate gives the host number of a pod to be.

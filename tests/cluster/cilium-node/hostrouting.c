@@ -66,11 +66,11 @@ static __always_inline int route(struct __sk_buff *skb, int from_pod)
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		family = AF_INET;
 		failed = bpf_skb_load_bytes(
-			skb, ETH_HLEN + offsetof(struct iphdr, daddr), to.bytes, 4);
+		    skb, ETH_HLEN + offsetof(struct iphdr, daddr), to.bytes, 4);
 	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
 		family = AF_INET6;
 		failed = bpf_skb_load_bytes(
-			skb, ETH_HLEN + offsetof(struct ipv6hdr, daddr), to.bytes, 16);
+		    skb, ETH_HLEN + offsetof(struct ipv6hdr, daddr), to.bytes, 16);
 	} else {
 		return TC_ACT_OK;
 	}

@@ -51,10 +51,18 @@ func main() {
 	_ = os.Remove(defaults.SockPath)
 	listener, err := net.Listen("unix", defaults.SockPath)
 	check(err)
-	// Now pods can be made: from here on the node is ready.
-	check(os.WriteFile(cniFile, []byte(cniConfig), 0o644))
+	// Now pods can be made. A file half written would put the node out for seconds.
+	check(replaceFile(cniFile, []byte(cniConfig)))
 	go func() { check(http.ListenAndServe(health, nil)) }()
 	check(http.Serve(listener, handler(settings, sizes, pods, path)))
+}
+
+// replaceFile gives a file new contents at once: nobody reads it half written.
+func replaceFile(path string, data []byte) error {
+	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }
 
 func check(err error) {
