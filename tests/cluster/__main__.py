@@ -2,6 +2,7 @@
 """The cluster for people: `make cluster`, or python -m tests.cluster VERB."""
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,11 +48,15 @@ def _arguments() -> argparse.Namespace:
 
 def _up() -> None:
     cluster.up(with_us=False)
-    me = f"sudo {sys.executable} -m tests.cluster"
+    me = f"sudo env XDG_CACHE_HOME={cluster.CACHE.parent.parent} "
+    me += f"{sys.executable} -m tests.cluster"
+    kubeconfig = cluster.STATE / "kubeconfig"
+    if "SUDO_UID" in os.environ:  # for whoever asked for it
+        os.chown(kubeconfig, int(os.environ["SUDO_UID"]), -1)
     print("The cluster is up. Try:")
     print(
         _HINTS.format(
-            kubeconfig=cluster.STATE / "kubeconfig",
+            kubeconfig=kubeconfig,
             programs=cluster.CACHE / "bin",
             me=me,
             stages="|".join(STAGES),
