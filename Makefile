@@ -54,7 +54,7 @@ cluster-down: $(BIN)/bigtcp-agent ## remove it, whatever happened to it
 	$(SUDO) $(CLUSTER) tests.cluster down
 
 test-cluster: cluster-tools $(VENV)/dev ## tests on a cluster of their own
-	$(SUDO) $(CLUSTER) pytest tests/cluster $(ARGS)
+	$(SUDO) $(CLUSTER) pytest tests/cluster tests/cluster_api $(ARGS)
 
 cluster-tools: $(BIN)/bigtcp-agent
 	.ci/packages $(CLUSTER_PACKAGES)

@@ -2,17 +2,24 @@
 """The command line: wires the parts, and alone prints errors."""
 
 import contextlib
+import functools
+import json
 import os
 import platform
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import click
 
 from agent import __version__, settings
 from agent.errors import AgentError, Exit
+
+_WATCH_SECONDS = 2.0
+T = TypeVar("T")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -26,6 +33,46 @@ from agent.errors import AgentError, Exit
 )
 def cli(*, verbose: bool) -> None:
     """Is BIG TCP really on? Count the packets above 64 KiB and see."""
+
+
+def _with_cluster(command: Callable[..., T]) -> Callable[..., T]:
+    """Flags that say where Cilium and Kubernetes are, as one `where`."""
+
+    @functools.wraps(command)
+    def with_where(
+        *,
+        cilium_socket: str,
+        node_name: str,
+        kubeconfig: str,
+        cilium_namespace: str,
+        cilium_config_map: str,
+        **others: object,
+    ) -> T:
+        where = settings.Cluster(
+            cilium_socket, node_name, kubeconfig, cilium_namespace, cilium_config_map
+        )
+        return command(where=where, **others)
+
+    for flag, default, text in (
+        ("--cilium-socket", settings.CILIUM_SOCKET, "Socket of Cilium's agent."),
+        (
+            "--node-name",
+            "",
+            "This node's name in Kubernetes; without it the API server is not asked.",
+        ),
+        ("--kubeconfig", "", "Without it: the pod's own account, or ~/.kube/config."),
+        ("--cilium-namespace", "kube-system", "Where Cilium's ConfigMap is."),
+        ("--cilium-config-map", "cilium-config", "What it is called."),
+    ):
+        with_where = click.option(
+            flag,
+            default=default,
+            envvar=f"BIGTCP_{flag.removeprefix('--').replace('-', '_').upper()}",
+            show_default=bool(default),
+            show_envvar=True,
+            help=text,
+        )(with_where)
+    return with_where
 
 
 @cli.command()
@@ -72,8 +119,15 @@ def cli(*, verbose: bool) -> None:
     show_envvar=True,
     help="auto: text on a terminal, JSON elsewhere.",
 )
-def run(
-    *, listen: str, hooks: str, interfaces: str, max_interfaces: int, log_format: str
+@_with_cluster
+def run(  # noqa: PLR0913  a flag each
+    *,
+    listen: str,
+    hooks: str,
+    interfaces: str,
+    max_interfaces: int,
+    log_format: str,
+    where: settings.Cluster,
 ) -> None:
     """Count every packet of this node and serve /metrics until told to stop."""
     address = settings.Address.parse(listen)
@@ -83,26 +137,23 @@ def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
 
-    from agent.kernel.loader import Loader
+    from agent import logs
+    from agent.node import opened
 
+    log = logs.configure(log_format)
     with contextlib.ExitStack() as stack:
-        loader = Loader(wanted)  # compiles while we import
-        stack.callback(loader.close)
-        from agent import logs
-        from agent.kernel.links import Rtnetlink, own_netns_cookie
-        from agent.kernel.probes import Probes
-        from agent.snapshot.collector import Collector
-        from agent.views.exporter import Server, make_app
+        node = stack.enter_context(opened(wanted, where))
+        from agent.views.web import Server, make_app
 
-        log = logs.configure(log_format)
-        rtnetlink = Rtnetlink()
-        stack.callback(rtnetlink.close)
-        probes = stack.enter_context(Probes.from_loader(loader))
+        probes, collector = node.probes, node.collector
         for hook, why in probes.failures.items():
             log.warning("hook not attached", hook=hook, reason=why)
-        collector = Collector(probes, rtnetlink.links, own_netns_cookie())
-        collector.snapshot()  # the coverage counts from here
-        app = make_app(collector.snapshot, named, platform.release())
+        app = make_app(
+            collector.snapshot,
+            lambda seconds: collector.observe(seconds, stop.wait),
+            named,
+            platform.release(),
+        )
         server = stack.enter_context(Server(address, app))
         thread = threading.Thread(
             target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
@@ -117,6 +168,57 @@ def run(
         )
         stop.wait()
         log.info("stopped")
+
+
+@cli.command()
+@click.option(
+    "--url",
+    default="http://127.0.0.1:19715",
+    envvar="BIGTCP_URL",
+    show_default=True,
+    show_envvar=True,
+    help="The agent to ask. Where none answers there, look with probes of our own.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, 60, min_open=True),
+    help="Observe for so long. Otherwise: what the agent saw in the last 30 s or so.",
+)
+@click.option("--watch", is_flag=True, help="Again and again, until Ctrl-C.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="For people or for machines.",
+)
+@_with_cluster
+def check(
+    *,
+    url: str,
+    seconds: float | None,
+    watch: bool,
+    output: str,
+    where: settings.Cluster,
+) -> int:
+    """Is BIG TCP on, here, for these pods, or why not? Exit code 5: it is not."""
+    from agent import inquiry
+    from agent.views.check import check_text
+
+    code = Exit.OK
+    with inquiry.asked(url, where) as ask:
+        while True:
+            picture = ask(seconds)
+            text = json.dumps(picture) if output == "json" else check_text(picture)
+            if watch and output == "table":
+                click.clear()
+            click.echo(text)
+            bad = any(each["severity"] != "info" for each in picture["findings"])
+            code = Exit.FINDINGS if bad else Exit.OK
+            if not watch:
+                return code
+            time.sleep(_WATCH_SECONDS)
 
 
 @cli.command()
@@ -144,8 +246,8 @@ def run(
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(1, 3600),
-    default=1.0,
+    type=click.IntRange(1, 3600),  # netperf takes a fraction for 0, 0 for ever
+    default=1,
     show_default=True,
     help="Length of a run.",
 )
@@ -157,9 +259,7 @@ def run(
     show_default=True,
     help="For people or for machines.",
 )
-def demo(
-    *, topology: str, family: str, rounds: int, seconds: float, output: str
-) -> None:
+def demo(*, topology: str, family: str, rounds: int, seconds: int, output: str) -> None:
     """Measure BIG TCP off and on between two namespaces of this machine."""
     from agent.lab import demo as lab
     from agent.snapshot.model import Family

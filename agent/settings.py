@@ -15,6 +15,7 @@ DEFAULT_HOOKS = "net_dev_start_xmit,netif_receive_skb,net_dev_queue"
 # Host sides of pods come and go by the hundred: they are summed unless named.
 DEFAULT_INTERFACES = "!lxc*,!veth*,!cali*,!eni*"
 DEFAULT_MAX_INTERFACES = 8
+CILIUM_SOCKET = "/var/run/cilium/cilium.sock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,19 @@ def parse_hooks(text: str) -> tuple[Hook, ...]:
     if not names:
         raise BadValueError("--hooks names no hook", f"hooks are {', '.join(known)}")
     return tuple(Hook(name) for name in dict.fromkeys(names))
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where Cilium and Kubernetes are. `node` is this node's name for Kubernetes;
+    without one the API server is left alone.
+    """
+
+    cilium_socket: str
+    node: str
+    kubeconfig: str
+    namespace: str
+    config_map: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,9 @@ MAY = {
     "views": {"views", "snapshot", "settings"},
     "lab": {"lab", "kernel", "snapshot"},
     "__main__": {"cli"},
-    "cli": {"kernel", "cluster", "snapshot", "views", "lab", "settings", "logs"},
+    "node": {"kernel", "cluster", "snapshot", "settings"},
+    "inquiry": {"node", "views", "snapshot", "settings"},
+    "cli": {"node", "inquiry", "snapshot", "views", "lab", "settings", "logs"},
 }
 ONLY = {
     "bcc": {"kernel/loader.py"},

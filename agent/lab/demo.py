@@ -82,7 +82,7 @@ class _Bench:
 
     stand: Stand
     cpu: int
-    seconds: float
+    seconds: int
 
     def trial(self, way: Way, family: Family) -> Trial:
         """Set the sizes, run netperf, read what was counted.
@@ -122,7 +122,7 @@ def run(
     topology: str,
     families: tuple[Family, ...],
     rounds: int,
-    seconds: float,
+    seconds: int,
     progress: Callable[[str], None],
 ) -> Demo:
     """Run it all: `rounds` trials of `seconds` for every way and family.

@@ -81,7 +81,7 @@ def parse(output: str) -> Netperf:
         ) from err
 
 
-def tcp_rr_command(address: str, seconds: float) -> list[str]:
+def tcp_rr_command(address: str, seconds: int) -> list[str]:
     """The command line of TCP_RR, whose output `parse` reads."""
     return [
         *("netperf", "-H", address, "-p", str(PORT)),
@@ -91,7 +91,7 @@ def tcp_rr_command(address: str, seconds: float) -> list[str]:
     ]
 
 
-def tcp_rr(client: Namespace, address: str, cpu: int, seconds: float) -> Netperf:
+def tcp_rr(client: Namespace, address: str, cpu: int, seconds: int) -> Netperf:
     """Run TCP_RR from a namespace against a netserver; AgentError where it fails."""
     argv = client.command("taskset", "-c", str(cpu), *tcp_rr_command(address, seconds))
     try:

@@ -8,17 +8,17 @@ dead devices had counted, and the last good answer of a source.
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import structlog
 
+from agent.snapshot.cilium import Applied, ClusterState
 from agent.snapshot.model import (
-    Coverage,
     Device,
     DeviceId,
-    DeviceRows,
     Family,
     Hook,
     Lengths,
@@ -27,15 +27,18 @@ from agent.snapshot.model import (
     Row,
     RowKey,
     Scope,
-    Snapshot,
     Source,
 )
+from agent.snapshot.snapshot import Coverage, DeviceRows, Recent, Snapshot
 
 # A row is dropped when its device is gone and it stood still this long.
 GRACE_SECONDS = 60.0
 # Whether a device of a foreign namespace is gone nobody can ask: silence tells.
 SILENCE_SECONDS = 600.0
 _LINK_HEADER_BYTES = 14  # ETH_HLEN
+# What happened lately is what happened in at least this time, if anybody asked
+# for a snapshot before it.
+RECENT_SECONDS = 30.0
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -69,23 +72,54 @@ class Remembered(Generic[T]):
         self.name = name
         self.state = Source(up=True, errors=0)
         self._read = read
+        self.problem = ""  # why there was no answer this time
+        self._failed = False
         self._last: T | None = None
 
-    def get(self) -> T:
+    def get(self) -> T | None:
         """The answer now, or the last good one; OSError where there is none."""
+        self.problem = ""
         try:
             self._last = self._read()
         except OSError as err:
-            if self.state.up:
+            if not self._failed:
                 _log.warning("source failed", source=self.name, error=str(err))
+            self._failed = True
+            self.problem = str(err)
             self.state = Source(up=False, errors=self.state.errors + 1)
             if self._last is None:
                 raise
         else:
-            if not self.state.up:
+            here = self._last is not None  # None: there is no such thing here
+            if here and self._failed:
                 _log.info("source is back", source=self.name)
-            self.state = Source(up=True, errors=self.state.errors)
+            self._failed = False
+            self.state = Source(up=here, errors=self.state.errors)
         return self._last
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a node may or may not have; each answers without waiting.
+
+    `applied`: Cilium's agent; None where there is none, OSError where it fails.
+    `cluster`: the API server; None where there is none. `ip6_too_big`: the
+    node's counter of that name.
+    """
+
+    applied: Callable[[], Applied | None] = lambda: None
+    cluster: Callable[[], ClusterState | None] = lambda: None
+    ip6_too_big: Callable[[], int] = lambda: 0
+    kernel: str = ""  # its release
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """Counters as they were at a moment (monotonic seconds)."""
+
+    at: float
+    rows: dict[RowKey, Row]
+    ip6_too_big: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +130,22 @@ class _Still:
     since: float
 
 
+def _or_none(source: Remembered[T]) -> T | None:
+    try:
+        return source.get()
+    except OSError:
+        return None
+
+
 class Collector:
     """Builds snapshots; safe to call from any thread."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  the sources, and the clocks
         self,
         probes: Probes,
         links: Callable[[], list[Link]],
         own_netns: int,
+        around: Surroundings | None = None,
         *,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -111,6 +153,13 @@ class Collector:
         self._probes = probes
         self._reading = Remembered("probes", probes.read)
         self._links = Remembered("links", links)
+        around = around or Surroundings()
+        self._applied = Remembered("cilium", around.applied)
+        self._cluster = around.cluster
+        self._ip6_too_big = Remembered("snmp6", around.ip6_too_big)
+        self._kernel = around.kernel
+        self._past: deque[_Past] = deque()
+        self._now: _Past | None = None  # when the latest snapshot was taken
         self._own_netns = own_netns
         self._monotonic = monotonic
         self._wall = wall
@@ -123,23 +172,72 @@ class Collector:
     def snapshot(self) -> Snapshot:
         """Read everything now. OSError until the first good reading."""
         with self._lock:
-            links = self._links.get()
-            reading = self._reading.get()
-            devices = self._join(reading, links)
-            devices = self._retire(reading, devices, links)
-            return Snapshot(
-                taken=self._wall(),
-                edges=reading.edges,
-                devices=devices,
-                links=tuple(links),
-                retired=dict(self._retired),
-                unrecorded=reading.unrecorded,
-                attached=self._probes.attached,
-                sources={
-                    source.name: source.state for source in (self._reading, self._links)
-                },
-                coverage=self._coverage(devices, links),
-            )
+            return self._snapshot(None)
+
+    def observe(self, seconds: float, wait: Callable[[float], object]) -> Snapshot:
+        """A snapshot whose `recent` are the `seconds` from now, waited for by
+        `wait` while others may read.
+        """
+        with self._lock:
+            self._snapshot(None)
+            begin = self._now
+        wait(seconds)
+        with self._lock:
+            return self._snapshot(begin)
+
+    def _snapshot(self, since: _Past | None) -> Snapshot:
+        links, reading = self._links.get(), self._reading.get()
+        assert links is not None  # these two are everywhere
+        assert reading is not None
+        applied = _or_none(self._applied)
+        cluster = self._cluster()
+        sources = (self._reading, self._links, self._applied, self._ip6_too_big)
+        devices = self._join(reading, links)
+        recent = self._recent(reading, since)
+        devices = self._retire(reading, devices, links)
+        return Snapshot(
+            taken=self._wall(),
+            edges=reading.edges,
+            devices=devices,
+            links=tuple(links),
+            retired=dict(self._retired),
+            unrecorded=reading.unrecorded,
+            attached=self._probes.attached,
+            sources={source.name: source.state for source in sources}
+            | (cluster.sources if cluster else {}),
+            coverage=self._coverage(devices, links),
+            kernel=self._kernel,
+            recent=recent,
+            applied=applied,
+            cluster=cluster,
+            problems={
+                source.name: source.problem for source in sources if source.problem
+            }
+            | (cluster.problems if cluster else {}),
+        )
+
+    def _recent(self, reading: Reading, since: _Past | None) -> Recent:
+        """What was counted since then, or since RECENT_SECONDS ago."""
+        past = self._past
+        too_big = _or_none(self._ip6_too_big) or 0
+        now = _Past(self._monotonic(), reading.rows, too_big)
+        while len(past) > 1 and past[1].at <= now.at - RECENT_SECONDS:
+            past.popleft()
+        if not past or now.at - past[-1].at >= RECENT_SECONDS / 10:
+            past.append(now)
+        self._now = now
+        first = since or past[0]
+        rows = {
+            key: row.lengths.since(first.rows[key].lengths)
+            if key in first.rows
+            else row.lengths
+            for key, row in reading.rows.items()
+        }
+        return Recent(
+            now.at - first.at,
+            {key: lengths for key, lengths in rows.items() if lengths.histogram.count},
+            max(0, now.ip6_too_big - first.ip6_too_big),
+        )
 
     def _join(self, reading: Reading, links: list[Link]) -> tuple[DeviceRows, ...]:
         by_index = {link.ifindex: link for link in links}

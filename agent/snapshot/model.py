@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The nouns of a Snapshot. All lengths and sizes are bytes."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
@@ -180,75 +180,3 @@ class Source:
 
     up: bool
     errors: int
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceRows:
-    """The rows of one device of the snapshot.
-
-    `link` is set for devices that stand in the agent's namespace now.
-    """
-
-    id: DeviceId
-    name: str
-    scope: Scope
-    device: Device | None
-    link: Link | None
-    rows: dict[tuple[Hook, Family], Row]
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """Bytes that we counted against the link's own counters since we started.
-
-    `counted` includes a link header of 14 bytes an skb, as the drivers' own
-    counters do; loopback and devices without traffic have none.
-    """
-
-    counted: int
-    kernel: int
-
-    @property
-    def ratio(self) -> float:
-        """1.0 is all of it; `kernel` is never 0."""
-        return self.counted / self.kernel
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """One moment of this node. `taken` is in seconds since the epoch.
-
-    `retired` holds the counts of devices that are gone: per scope they stay
-    in every sum. `attached` says of each hook that was asked for whether it is;
-    `recursion_misses` are runs that the kernel skipped.
-    """
-
-    taken: float
-    edges: tuple[int, ...]
-    devices: tuple[DeviceRows, ...]
-    links: tuple[Link, ...]
-    retired: dict[tuple[Scope, Hook, Family], Lengths]
-    unrecorded: dict[str, int]
-    attached: dict[Hook, bool]
-    sources: dict[str, Source]
-    coverage: dict[tuple[str, str], Coverage] = field(default_factory=dict)
-
-    def total(self, scope: Scope) -> dict[tuple[Hook, Family], Lengths]:
-        """Counts of a scope: every device that is there, and those that were."""
-        sums = {
-            (hook, family): lengths
-            for (its_scope, hook, family), lengths in self.retired.items()
-            if its_scope is scope
-        }
-        for device in self.devices:
-            if device.scope is scope:
-                add_rows(sums, device.rows)
-        return sums
-
-
-def add_rows(
-    sums: dict[tuple[Hook, Family], Lengths], rows: dict[tuple[Hook, Family], Row]
-) -> None:
-    """Add a device's rows to running sums, in place."""
-    for at, row in rows.items():
-        sums[at] = sums[at].add(row.lengths) if at in sums else row.lengths

@@ -1,19 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of a Snapshot, and the small web server that shows them.
+"""Metrics of a Snapshot, in the formats of Prometheus.
 
 A packet passes several hooks and devices: no query may sum over `hook` or
 `scope`. Classic histograms: client_python makes no native ones.
 """
 
-import errno
-import socket
-import sys
+import platform
 from collections.abc import Callable, Iterable, Iterator
-from http import HTTPStatus
-from socketserver import ThreadingMixIn
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-import structlog
 from prometheus_client import (
     CollectorRegistry,
     GCCollector,
@@ -24,29 +18,22 @@ from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
+    InfoMetricFamily,
     Metric,
 )
 from prometheus_client.registry import Collector as MetricsCollector
 
 from agent import __version__
-from agent.errors import AgentError
-from agent.settings import Address, Interfaces
-from agent.snapshot.model import (
-    DeviceRows,
-    Family,
-    Hook,
-    Lengths,
-    Link,
-    Scope,
-    Snapshot,
-    add_rows,
-)
+from agent.settings import Interfaces
+from agent.snapshot.evidence import FAMILIES, LEGACY, Evidence
+from agent.snapshot.findings import FINDING_IDS
+from agent.snapshot.model import Family, Hook, Lengths, Link, Scope
+from agent.snapshot.snapshot import DeviceRows, Snapshot, add_rows
+from agent.snapshot.verdict import State, judge
 
 OTHERS = "(others)"  # the interface label of the node's devices without a name
 _LABELS = ["hook", "scope", "interface", "ip_family"]
-_REQUEST_SECONDS = 10
 
-_log = structlog.get_logger(__name__)
 
 Sums = dict[tuple[Hook, Family], Lengths]
 
@@ -165,8 +152,7 @@ def _own_metrics(snapshot: Snapshot, kernel: str) -> Iterator[Metric]:
         "What runs here; always 1.",
         labels=["version", "kernel", "python_version"],
     )
-    python = ".".join(str(part) for part in sys.version_info[:3])
-    build.add_metric([__version__, kernel, python], 1)
+    build.add_metric([__version__, kernel, platform.python_version()], 1)
     attached = GaugeMetricFamily(
         "bigtcp_probe_attached", "1 if the hook is attached.", labels=["hook"]
     )
@@ -191,6 +177,80 @@ def _own_metrics(snapshot: Snapshot, kernel: str) -> Iterator[Metric]:
     yield from (build, attached, up, errors, unrecorded)
 
 
+def _verdict_metrics(snapshot: Snapshot) -> Iterator[Metric]:
+    evidence, verdict = Evidence(snapshot), judge(snapshot)
+    state = GaugeMetricFamily(
+        "bigtcp_verdict",
+        "1 for the state that holds, by what happened lately.",
+        labels=["ip_family", "state"],
+    )
+    pods = GaugeMetricFamily(
+        "bigtcp_pods",
+        "Pods of this node with a device of their own: legacy ones are at 64 KiB.",
+        labels=["state", "ip_family"],
+    )
+    for family in FAMILIES:
+        for each in State:
+            state.add_metric([family, each], verdict.families[family].state is each)
+        big = sum(pod.limit(family) > LEGACY for pod in evidence.pods)
+        pods.add_metric(["big", family], big)
+        pods.add_metric(["legacy", family], len(evidence.pods) - big)
+    finding = GaugeMetricFamily(
+        "bigtcp_finding",
+        "1 while it holds; `bigtcp-agent check` says more.",
+        labels=["id"],
+    )
+    found = {each.id for each in verdict.findings}
+    for number in FINDING_IDS:
+        finding.add_metric([number], number in found)
+    yield from (state, pods, finding)
+
+
+def _cilium_metrics(snapshot: Snapshot) -> Iterator[Metric]:
+    enabled = GaugeMetricFamily(
+        "bigtcp_cilium_big_tcp_enabled",
+        "What was asked for: by the ConfigMap, and by the agent as it runs.",
+        labels=["ip_family", "source"],
+    )
+    size = GaugeMetricFamily(
+        "bigtcp_cilium_max_size_bytes",
+        "What Cilium's agent applied.",
+        labels=["ip_family", "offload"],
+    )
+    info = InfoMetricFamily(
+        "bigtcp_cilium_config", "How Cilium's agent runs on this node."
+    )
+    changed = GaugeMetricFamily(
+        "bigtcp_cilium_config_changed_timestamp_seconds",
+        "When Cilium's configuration was last seen to change.",
+    )
+    evidence, applied = Evidence(snapshot), snapshot.applied
+    for family in FAMILIES:
+        configured = evidence.configured(family)
+        if configured is not None:
+            enabled.add_metric([family, "configmap"], configured)
+        if applied is not None:
+            big_tcp = applied.big_tcp[family]
+            enabled.add_metric([family, "agent"], big_tcp.enabled)
+            size.add_metric([family, "gso"], big_tcp.max_gso)
+            size.add_metric([family, "gro"], big_tcp.max_gro)
+    if applied is not None:
+        labels = {
+            "version": applied.version,
+            "routing_mode": applied.routing_mode,
+            "tunnel_protocol": applied.tunnel_protocol,
+            "host_routing": applied.host_routing,
+            "masquerading": applied.masquerading,
+            "kube_proxy_replacement": applied.kube_proxy_replacement,
+            "encryption": applied.encryption,
+            "datapath_mode": applied.datapath_mode,
+        }
+        info.add_metric([], labels)
+    if evidence.wanted and evidence.wanted.changed is not None:
+        changed.add_metric([], evidence.wanted.changed)
+    yield from (enabled, size, info, changed)
+
+
 def metrics(
     snapshot: Snapshot, interfaces: Interfaces, kernel: str
 ) -> Iterator[Metric]:
@@ -213,6 +273,8 @@ def metrics(
         if name in shown:
             coverage.add_metric([name, direction], covered.ratio)
     yield coverage
+    yield from _verdict_metrics(snapshot)
+    yield from _cilium_metrics(snapshot)
     yield from _own_metrics(snapshot, kernel)
 
 
@@ -235,123 +297,13 @@ class FromSource(MetricsCollector):
         return metrics(self._source(), self._interfaces, self._kernel)
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>bigtcp-agent</title>
-<meta name="viewport" content="width=device-width">
-<style>:root{{color-scheme:light dark}}body{{font:1rem/1.5 system-ui,sans-serif;
-max-width:40rem;margin:3rem auto;padding:0 1rem}}code{{font-size:.95em}}</style>
-</head><body><h1>bigtcp-agent {version}</h1>
-<p>Is BIG TCP really on? This agent counts the length of every packet (skb) that
-this node sends and receives, in the kernel (Linux {kernel}).</p>
-<ul><li><a href="metrics"><code>/metrics</code></a>: histograms and device sizes,
-for Prometheus</li>
-<li><a href="readyz"><code>/readyz</code></a>: 200 once the maps can be read</li>
-<li><a href="livez"><code>/livez</code></a>: 200 while this process answers</li></ul>
-<p>Share of the bytes sent in packets above 64 KiB, in PromQL:</p>
-<pre><code>sum(rate(bigtcp_big_skb_bytes_total{{hook="net_dev_start_xmit",scope="node"}}[5m]))
-/ sum(rate(bigtcp_skb_length_bytes_sum{{hook="net_dev_start_xmit",scope="node"}}[5m]))
-</code></pre></body></html>
-"""
-
-WsgiApp = Callable[..., Iterable[bytes]]
-
-
-def make_app(  # noqa: C901  a router is a list of cases
+def metrics_application(
     source: Callable[[], Snapshot], interfaces: Interfaces, kernel: str
-) -> WsgiApp:
-    """The web application: /metrics, /livez, /readyz and a page that links them."""
+) -> Callable[..., Iterable[bytes]]:
+    """A WSGI application of the metrics alone: OpenMetrics and gzip if asked for."""
     registry = CollectorRegistry()
     registry.register(FromSource(source, interfaces, kernel))
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
-    metrics_app: WsgiApp = make_wsgi_app(registry)
-    page = _PAGE.format(version=__version__, kernel=kernel)
-
-    def app(environ: dict[str, str], start: Callable[..., object]) -> Iterable[bytes]:
-        def answer(status: HTTPStatus, text: str, kind: str) -> list[bytes]:
-            body = text.encode()
-            headers = [
-                ("Content-Type", f"{kind}; charset=utf-8"),
-                ("Content-Length", str(len(body))),
-            ]
-            start(f"{status.value} {status.phrase}", headers)
-            return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
-
-        def plain(status: HTTPStatus, text: str) -> list[bytes]:
-            return answer(status, text + "\n", "text/plain")
-
-        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return plain(HTTPStatus.METHOD_NOT_ALLOWED, "only GET")
-        match environ["PATH_INFO"]:
-            case "/metrics":
-                try:
-                    return metrics_app(environ, start)
-                except OSError as err:
-                    return plain(HTTPStatus.SERVICE_UNAVAILABLE, str(err))
-            case "/livez":
-                return plain(HTTPStatus.OK, "ok")
-            case "/readyz":
-                try:
-                    source()
-                except OSError as err:
-                    return plain(HTTPStatus.SERVICE_UNAVAILABLE, str(err))
-                return plain(HTTPStatus.OK, "ok")
-            case "/":
-                return answer(HTTPStatus.OK, page, "text/html")
-        return plain(HTTPStatus.NOT_FOUND, "not here; see /")
-
-    return app
-
-
-class _Handler(WSGIRequestHandler):
-    timeout = _REQUEST_SECONDS  # or a client that says nothing keeps a thread
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass  # never a line per scrape
-
-
-class Server(ThreadingMixIn, WSGIServer):
-    """Serves an application until it is shut down, a thread per request."""
-
-    daemon_threads = True
-    # Another agent on this port must be an error, not a second listener.
-    allow_reuse_port = False
-
-    def __init__(self, address: Address, app: WsgiApp) -> None:
-        self.address_family = socket.AF_INET6
-        if "." in address.host or (
-            not address.host and not socket.has_dualstack_ipv6()
-        ):
-            self.address_family = socket.AF_INET
-        try:
-            super().__init__((address.host, address.port), _Handler)
-        except socket.gaierror as err:
-            raise AgentError(
-                f"cannot listen on {address}: {err.strerror}",
-                "give an address of this machine, or only :PORT",
-            ) from err
-        except OSError as err:
-            hint = "give an address of this machine, or only :PORT"
-            if err.errno == errno.EADDRINUSE:
-                hint = "another agent runs here, or choose another port with --listen"
-            raise AgentError(
-                f"cannot listen on {address}: {(err.strerror or '').lower()}", hint
-            ) from err
-        self.set_app(app)
-
-    def server_bind(self) -> None:
-        """Bind without asking DNS for our own name, as the base class would."""
-        if self.address_family == socket.AF_INET6:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        if self.allow_reuse_address:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        name, port = self.socket.getsockname()[:2]
-        self.server_name, self.server_port = str(name), int(port)
-        self.setup_environ()
-
-    def handle_error(self, _request: object, client_address: object) -> None:
-        """A client that goes away in the middle is no event; the rest is."""
-        error = sys.exception() if hasattr(sys, "exception") else sys.exc_info()[1]
-        if not isinstance(error, ConnectionError | TimeoutError):
-            _log.error("request failed", client=str(client_address), exc_info=True)
+    application: Callable[..., Iterable[bytes]] = make_wsgi_app(registry)
+    return application

@@ -5,7 +5,8 @@ from prometheus_client.core import Metric
 
 from agent.settings import Interfaces
 from agent.snapshot.collector import Collector
-from agent.snapshot.model import DeviceId, Hook, Snapshot
+from agent.snapshot.model import DeviceId, Hook
+from agent.snapshot.snapshot import Snapshot
 from agent.views.exporter import metrics
 from tests.snapshot.fakes import OURS, FakeProbes, lengths, link
 

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asks the agent that runs here; where there is none, looks by itself."""
+
+import contextlib
+import http.client
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from agent.errors import AgentError, BadValueError, Exit, KernelError
+from agent.settings import Cluster
+from agent.snapshot.model import Hook
+from agent.views.picture import SCHEMA, picture
+
+_OWN_SECONDS = 2.0  # to observe for, with probes that begin now
+_HOOKS = (Hook.NET_DEV_START_XMIT, Hook.NETIF_RECEIVE_SKB, Hook.NET_DEV_QUEUE)
+
+Ask = Callable[[float | None], dict[str, Any]]
+
+
+class UnreachableError(AgentError):
+    """No agent answers, and we cannot look ourselves."""
+
+    exit_code = Exit.UNREACHABLE
+
+
+def _fetch(url: str, seconds: float | None) -> dict[str, Any]:
+    """The picture that an agent serves; OSError where none answers."""
+    query = f"?seconds={seconds}" if seconds else ""
+    address = f"{url.rstrip('/')}/api/snapshot{query}"
+    try:
+        with urllib.request.urlopen(address, timeout=10 + (seconds or 0)) as answer:  # noqa: S310  checked
+            found = json.load(answer)
+    except urllib.error.HTTPError as err:
+        with err:
+            said = err.read(200).decode(errors="replace").strip()
+        raise AgentError(
+            f"{url} answered {err.code}: {said}", "is this the agent's address?"
+        ) from err
+    except (ValueError, http.client.HTTPException) as err:
+        raise AgentError(
+            f"{url} did not answer as an agent does: {err}",
+            "is this the agent's address?",
+        ) from err
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise AgentError(
+            f"{url} speaks another schema than {SCHEMA}",
+            "use the bigtcp-agent of the same version",
+        )
+    return found
+
+
+@contextlib.contextmanager
+def asked(url: str, where: Cluster) -> Iterator[Ask]:
+    """Give a function that returns the picture, of the agent at `url` or of our
+    own probes. UnreachableError where neither can be.
+    """
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+        raise BadValueError(
+            f"--url {url!r} is no address of an agent",
+            "use http://HOST:PORT, such as http://127.0.0.1:19715",
+        )
+    try:
+        _fetch(url, None)
+    except OSError as err:
+        unreachable = getattr(err, "reason", err)
+    else:
+        yield lambda seconds: _again(url, seconds)
+        return
+    from agent.node import opened
+
+    with contextlib.ExitStack() as stack:
+        try:
+            node = stack.enter_context(opened(_HOOKS, where))
+        except KernelError as err:
+            raise UnreachableError(
+                f"no agent answers at {url} ({unreachable}), and we cannot look "
+                f"ourselves: {err.message}",
+                "give the agent's address with --url, or run this as root",
+            ) from err
+        yield lambda seconds: picture(
+            node.collector.observe(seconds or _OWN_SECONDS, time.sleep)
+        )
+
+
+def _again(url: str, seconds: float | None) -> dict[str, Any]:
+    try:
+        return _fetch(url, seconds)
+    except OSError as err:
+        raise UnreachableError(
+            f"the agent at {url} answers no more: {getattr(err, 'reason', err)}",
+            "see its log, then try again",
+        ) from err

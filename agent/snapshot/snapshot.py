@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One moment of this node: what all sources together say."""
+
+from dataclasses import dataclass, field
+
+from agent.snapshot.cilium import Applied, ClusterState
+from agent.snapshot.model import (
+    Device,
+    DeviceId,
+    Family,
+    Hook,
+    Lengths,
+    Link,
+    Row,
+    RowKey,
+    Scope,
+    Source,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRows:
+    """The rows of one device of the snapshot.
+
+    `link` is set for devices that stand in the agent's namespace now.
+    """
+
+    id: DeviceId
+    name: str
+    scope: Scope
+    device: Device | None
+    link: Link | None
+    rows: dict[tuple[Hook, Family], Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Bytes that we counted against the link's own counters since we started.
+
+    `counted` includes a link header of 14 bytes an skb, as the drivers' own
+    counters do; loopback and devices without traffic have none.
+    """
+
+    counted: int
+    kernel: int
+
+    @property
+    def ratio(self) -> float:
+        """1.0 is all of it; `kernel` is never 0."""
+        return self.counted / self.kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """What happened in the last `seconds`: what a verdict is made from.
+
+    `rows`: what was counted meanwhile. `ip6_too_big`: IPv6 packets that this
+    node would not forward since they were too big (Ip6InTooBigErrors).
+    """
+
+    seconds: float
+    rows: dict[RowKey, Lengths]
+    ip6_too_big: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One moment of this node. `taken` is in seconds since the epoch.
+
+    `retired` holds the counts of devices that are gone: per scope they stay
+    in every sum. `attached` says of each hook that was asked for whether it is.
+    `kernel` is the running release. `applied` and `cluster` are None where there
+    is no Cilium agent, no API server; of each source that is not up `problems`
+    says why.
+    """
+
+    taken: float
+    edges: tuple[int, ...]
+    devices: tuple[DeviceRows, ...]
+    links: tuple[Link, ...]
+    retired: dict[tuple[Scope, Hook, Family], Lengths]
+    unrecorded: dict[str, int]
+    attached: dict[Hook, bool]
+    sources: dict[str, Source]
+    coverage: dict[tuple[str, str], Coverage] = field(default_factory=dict)
+    kernel: str = ""
+    recent: Recent = field(default_factory=lambda: Recent(0, {}, 0))
+    applied: Applied | None = None
+    cluster: ClusterState | None = None
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def total(self, scope: Scope) -> dict[tuple[Hook, Family], Lengths]:
+        """Counts of a scope: every device that is there, and those that were."""
+        sums = {
+            (hook, family): lengths
+            for (its_scope, hook, family), lengths in self.retired.items()
+            if its_scope is scope
+        }
+        for device in self.devices:
+            if device.scope is scope:
+                add_rows(sums, device.rows)
+        return sums
+
+
+def add_rows(
+    sums: dict[tuple[Hook, Family], Lengths], rows: dict[tuple[Hook, Family], Row]
+) -> None:
+    """Add a device's rows to running sums, in place."""
+    for at, row in rows.items():
+        sums[at] = sums[at].add(row.lengths) if at in sums else row.lengths

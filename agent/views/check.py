@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`check` for people: the JSON of agent.views.picture as text."""
+
+import textwrap
+from typing import Any
+
+from agent.views.report import table
+
+_WIDTH = 78
+_DASH = "-"
+
+
+def _word(value: bool | None) -> str:
+    return _DASH if value is None else "yes" if value else "no"
+
+
+def _size(value: int | None) -> str:
+    return _DASH if value is None else f"{value:,}"
+
+
+def _share(family: dict[str, Any]) -> str:
+    if not family["bytes"]:
+        return _DASH
+    return f"{100 * family['big_bytes'] / family['bytes']:.0f} %"
+
+
+def _applied(picture: dict[str, Any], family: str) -> str:
+    cilium = picture["cilium"]
+    return _DASH if cilium is None else _size(cilium["big_tcp"][family]["max_gso"])
+
+
+def _verdicts(picture: dict[str, Any]) -> list[str]:
+    head = ["", "wanted", "enabled", "applied", "above 64 KiB", "verdict"]
+    rows = [
+        [
+            name,
+            _word(family["configured"]),
+            _word(family["enabled"]),
+            _applied(picture, name),
+            _share(family),
+            family["state"],
+        ]
+        for name, family in picture["families"].items()
+    ]
+    lines = table([head, *rows])
+    reasons = [
+        f"{name}: {family['reason']}" for name, family in picture["families"].items()
+    ]
+    return [*lines, "", *reasons]
+
+
+def _devices(picture: dict[str, Any]) -> list[str]:
+    """Devices of the node, without the host sides of the pods."""
+    sides = {pod["interface"] for pod in picture["pods"]}
+    rows = [["device", "kind", "gso", "gro", "gso ipv4", "gro ipv4", "tso max"]]
+    for device in picture["devices"]:
+        if device["name"] not in sides:
+            sizes = device["sizes"]
+            rows.append(
+                [
+                    device["name"],
+                    device["kind"] or "hardware",
+                    *(
+                        _size(sizes[name])
+                        for name in (
+                            "gso_max",
+                            "gro_max",
+                            "gso_ipv4_max",
+                            "gro_ipv4_max",
+                            "tso_max",
+                        )
+                    ),
+                ]
+            )
+    return table(rows)
+
+
+def _finding(finding: dict[str, Any]) -> list[str]:
+    families = ", ".join(finding["families"])
+    lines = [f"{finding['id']} {finding['severity']} ({families}): {finding['seen']}"]
+    indent = "    "
+    for label, text in (
+        ("why", finding["why"]),
+        ("do", finding["remedy"]),
+        ("which", ", ".join(finding["subjects"])),
+    ):
+        if text:
+            lines += textwrap.wrap(
+                f"{label}: {text}",
+                _WIDTH,
+                initial_indent=indent,
+                subsequent_indent=indent,
+                break_on_hyphens=False,
+            )
+    return lines
+
+
+def check_text(picture: dict[str, Any]) -> str:
+    """The answer in a screenful: verdicts, findings, devices, what was not seen."""
+    seconds = picture["recent"]["seconds"]
+    cilium = picture["cilium"]
+    whose = f"Cilium {cilium['version']}" if cilium else "no Cilium"
+    lines = [
+        f"Linux {picture['kernel']}, {whose}; traffic of the last {seconds:.0f} s",
+        "",
+        *_verdicts(picture),
+        "",
+    ]
+    for finding in picture["findings"]:
+        lines += [*_finding(finding), ""]
+    if not picture["findings"]:
+        lines += ["nothing is wrong as far as this node can see", ""]
+    lines += _devices(picture)
+    unseen = [
+        f"not seen: {name}: {source['problem'] or 'there is none here'}"
+        for name, source in picture["sources"].items()
+        if not source["up"]
+    ]
+    return "\n".join([*lines, *([""] if unseen else []), *unseen])

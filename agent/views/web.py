@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The small web server of the agent: metrics for Prometheus, JSON for `check`."""
+
+import errno
+import json
+import socket
+import sys
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from socketserver import ThreadingMixIn
+from urllib.parse import parse_qs
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+import structlog
+
+from agent import __version__
+from agent.errors import AgentError, BadValueError
+from agent.settings import Address, Interfaces
+from agent.snapshot.snapshot import Snapshot
+from agent.views.exporter import metrics_application
+from agent.views.picture import picture
+
+_REQUEST_SECONDS = 10
+_MOST_SECONDS = 60  # that a request may observe for
+
+_log = structlog.get_logger(__name__)
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>bigtcp-agent</title>
+<meta name="viewport" content="width=device-width">
+<style>:root{{color-scheme:light dark}}body{{font:1rem/1.5 system-ui,sans-serif;
+max-width:40rem;margin:3rem auto;padding:0 1rem}}code{{font-size:.95em}}</style>
+</head><body><h1>bigtcp-agent {version}</h1>
+<p>Is BIG TCP really on? This agent counts the length of every packet (skb) that
+this node sends and receives, in the kernel (Linux {kernel}).</p>
+<ul><li><a href="metrics"><code>/metrics</code></a>: histograms and device sizes,
+for Prometheus</li>
+<li><a href="api/snapshot"><code>/api/snapshot</code></a>: the verdict, what it
+rests on and what to do, as JSON (<code>bigtcp-agent check</code> reads it)</li>
+<li><a href="readyz"><code>/readyz</code></a>: 200 once the maps can be read</li>
+<li><a href="livez"><code>/livez</code></a>: 200 while this process answers</li></ul>
+<p>Share of the bytes sent in packets above 64 KiB, in PromQL:</p>
+<pre><code>sum(rate(bigtcp_big_skb_bytes_total{{hook="net_dev_start_xmit",scope="node"}}[5m]))
+/ sum(rate(bigtcp_skb_length_bytes_sum{{hook="net_dev_start_xmit",scope="node"}}[5m]))
+</code></pre></body></html>
+"""
+
+WsgiApp = Callable[..., Iterable[bytes]]
+
+
+def _asked(
+    environ: dict[str, str],
+    source: Callable[[], Snapshot],
+    observe: Callable[[float], Snapshot],
+) -> Snapshot:
+    """The snapshot that a query asks for: ?seconds=N observes for so long."""
+    values = parse_qs(environ.get("QUERY_STRING", "")).get("seconds", [])
+    if not values:
+        return source()
+    try:
+        seconds = float(values[-1])
+    except ValueError:
+        seconds = -1
+    if not 0 < seconds <= _MOST_SECONDS:
+        raise BadValueError(
+            f"seconds={values[-1]} is no time to observe",
+            f"use a number above 0, up to {_MOST_SECONDS}",
+        )
+    return observe(seconds)
+
+
+def make_app(  # noqa: C901  a router is a list of cases
+    source: Callable[[], Snapshot],
+    observe: Callable[[float], Snapshot],
+    interfaces: Interfaces,
+    kernel: str,
+) -> WsgiApp:
+    """The web application: /metrics, /api/snapshot, /livez, /readyz and a page
+    that links them.
+    """
+    metrics_app: WsgiApp = metrics_application(source, interfaces, kernel)
+    page = _PAGE.format(version=__version__, kernel=kernel)
+
+    def app(  # noqa: C901  the same list
+        environ: dict[str, str], start: Callable[..., object]
+    ) -> Iterable[bytes]:
+        def answer(status: HTTPStatus, text: str, kind: str) -> list[bytes]:
+            body = text.encode()
+            headers = [
+                ("Content-Type", f"{kind}; charset=utf-8"),
+                ("Content-Length", str(len(body))),
+            ]
+            start(f"{status.value} {status.phrase}", headers)
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+        def plain(status: HTTPStatus, text: str) -> list[bytes]:
+            return answer(status, text + "\n", "text/plain")
+
+        def route() -> Iterable[bytes]:
+            match environ["PATH_INFO"]:
+                case "/metrics":
+                    return metrics_app(environ, start)
+                case "/api/snapshot":
+                    text = json.dumps(picture(_asked(environ, source, observe)))
+                    return answer(HTTPStatus.OK, text, "application/json")
+                case "/livez":
+                    return plain(HTTPStatus.OK, "ok")
+                case "/readyz":
+                    source()
+                    return plain(HTTPStatus.OK, "ok")
+                case "/":
+                    return answer(HTTPStatus.OK, page, "text/html")
+            return plain(HTTPStatus.NOT_FOUND, "not here; see /")
+
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return plain(HTTPStatus.METHOD_NOT_ALLOWED, "only GET")
+        try:
+            return route()
+        except BadValueError as err:
+            return plain(HTTPStatus.BAD_REQUEST, f"{err.message}; {err.hint}")
+        except OSError as err:  # there is no reading yet
+            return plain(HTTPStatus.SERVICE_UNAVAILABLE, str(err))
+
+    return app
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _REQUEST_SECONDS  # or a client that says nothing keeps a thread
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass  # never a line per scrape
+
+
+class Server(ThreadingMixIn, WSGIServer):
+    """Serves an application until it is shut down, a thread per request."""
+
+    daemon_threads = True
+    # Another agent on this port must be an error, not a second listener.
+    allow_reuse_port = False
+
+    def __init__(self, address: Address, app: WsgiApp) -> None:
+        self.address_family = socket.AF_INET6
+        if "." in address.host or (
+            not address.host and not socket.has_dualstack_ipv6()
+        ):
+            self.address_family = socket.AF_INET
+        try:
+            super().__init__((address.host, address.port), _Handler)
+        except socket.gaierror as err:
+            raise AgentError(
+                f"cannot listen on {address}: {err.strerror}",
+                "give an address of this machine, or only :PORT",
+            ) from err
+        except OSError as err:
+            hint = "give an address of this machine, or only :PORT"
+            if err.errno == errno.EADDRINUSE:
+                hint = "another agent runs here, or choose another port with --listen"
+            raise AgentError(
+                f"cannot listen on {address}: {(err.strerror or '').lower()}", hint
+            ) from err
+        self.set_app(app)
+
+    def server_bind(self) -> None:
+        """Bind without asking DNS for our own name, as the base class would."""
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        if self.allow_reuse_address:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        name, port = self.socket.getsockname()[:2]
+        self.server_name, self.server_port = str(name), int(port)
+        self.setup_environ()
+
+    def handle_error(self, _request: object, client_address: object) -> None:
+        """A client that goes away in the middle is no event; the rest is."""
+        error = sys.exception() if hasattr(sys, "exception") else sys.exc_info()[1]
+        if not isinstance(error, ConnectionError | TimeoutError):
+            _log.error("request failed", client=str(client_address), exc_info=True)

@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exactly this verdict and these findings, and nothing else."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agent.snapshot.cilium import (
+    Applied,
+    BigTcp,
+    ClusterState,
+    DaemonConfig,
+    Endpoint,
+    Wanted,
+)
+from agent.snapshot.histogram import Histogram
+from agent.snapshot.model import (
+    Device,
+    DeviceId,
+    Family,
+    Hook,
+    Lengths,
+    Link,
+    Row,
+    RowKey,
+    Scope,
+    Sizes,
+)
+from agent.snapshot.snapshot import DeviceRows, Recent, Snapshot
+from agent.snapshot.verdict import State, judge
+from tests.snapshot.fakes import EDGES, OURS, link
+
+BIG, LEGACY = 196608, 65536
+UP = Sizes(BIG, BIG, 524280, BIG, BIG)
+DOWN = Sizes(LEGACY, LEGACY, 524280, LEGACY, LEGACY)
+IPV4, IPV6 = Family.IPV4, Family.IPV6
+POD, HOST_SIDE, UPLINK, PORT = 40, 9, 2, 70  # netns, ifindexes, a foreign netns
+
+
+def counted(small: int, big: int) -> Lengths:
+    """`small` skbs of 1,000 bytes and `big` of 100,000."""
+    size = 1000 * small + 100_000 * big
+    return Lengths(
+        Histogram(EDGES, (small, 0, big, 0), size, 100_000 * big),
+        segments=small + 69 * big,
+        longest=100_000 if big else 1000,
+    )
+
+
+class World:
+    """A node where all is well; a test changes what is not."""
+
+    def __init__(self) -> None:
+        self.links = {
+            "eth0": replace(link(UPLINK, "eth0", in_subnet=True), sizes=UP),
+            "lxc1": replace(link(HOST_SIDE, "lxc1"), sizes=UP, kind="veth", netnsid=0),
+        }
+        self.applied: Applied | None = Applied(
+            read=0,
+            version="1.20.2",
+            state="Ok",
+            message="",
+            big_tcp={family: BigTcp(True, BIG, BIG) for family in (IPV4, IPV6)},
+            pod_sizes={},
+            devices=("eth0",),
+            kube_proxy_replacement="True",
+            host_routing="BPF",
+            masquerading="BPF",
+            routing_mode="native",
+            tunnel_protocol="",
+            encryption="Disabled",
+            datapath_mode="veth",
+            attach_mode="tcx",
+            cni_chaining="",
+            load_balancer_mode="SNAT",
+            dsr_dispatch="",
+            device_mtu=1500,
+            config=DaemonConfig({}, "", "", None, None, None, None),
+            endpoints=(
+                Endpoint(1, "ready", HOST_SIDE, "lxc1", "", "", (), "default", "web"),
+            ),
+        )
+        self.configured: bool | None = None
+        self.too_big = 0
+        self.rows: dict[RowKey, Lengths] = {}
+        self.devices: dict[DeviceId, DeviceRows] = {}
+        for family in (IPV4, IPV6):
+            self.traffic(POD, 3, Hook.NET_DEV_START_XMIT, family, 10, 1000, BIG)
+            self.traffic(POD, 3, Hook.NET_DEV_QUEUE, family, 0, 1000, BIG)
+            self.traffic(OURS, UPLINK, Hook.NET_DEV_START_XMIT, family, 10, 1000, BIG)
+            self.traffic(OURS, UPLINK, Hook.NETIF_RECEIVE_SKB, family, 10, 1000, BIG)
+
+    def traffic(  # noqa: PLR0917  a row of a table
+        self,
+        netns: int,
+        ifindex: int,
+        hook: Hook,
+        family: Family,
+        small: int,
+        big: int,
+        limit: int,
+    ) -> None:
+        at = DeviceId(netns, ifindex)
+        key = RowKey(at, hook, family)
+        lengths = counted(small, big)
+        self.rows[key] = lengths
+        scope = {OURS: Scope.NODE, POD: Scope.PODS}.get(netns, Scope.OTHER)
+        peer = DeviceId(OURS, HOST_SIDE) if scope is Scope.PODS else None
+        names = {UPLINK: "eth0", HOST_SIDE: "lxc1", 3: "eth0"}
+        name = names.get(ifindex, "port1")
+        before = self.devices.get(at)
+        rows = before.rows if before else {}
+        self.devices[at] = DeviceRows(
+            at,
+            name,
+            scope,
+            Device(at, 4026530000 + netns, name, "veth", "", peer),
+            self.links.get(name) if scope is Scope.NODE else None,
+            rows | {(hook, family): Row(key, lengths, limit)},
+        )
+
+    def silence(self) -> None:
+        self.rows = {}
+
+    def only(self, *families: Family) -> None:
+        assert self.applied
+        self.applied = replace(
+            self.applied,
+            big_tcp={
+                family: BigTcp(True, BIG, BIG) if family in families else BigTcp()
+                for family in (IPV4, IPV6)
+            },
+        )
+
+    def change(self, **fields: Any) -> None:
+        assert self.applied
+        self.applied = replace(self.applied, **fields)
+
+    def resize(self, name: str, sizes: Sizes) -> None:
+        self.links[name] = replace(self.links[name], sizes=sizes)
+        for at, device in self.devices.items():
+            if device.link and device.name == name:
+                self.devices[at] = replace(device, link=self.links[name])
+
+    def add(self, new: Link) -> None:
+        self.links[new.name] = new
+
+    def told(self) -> tuple[list[State], list[str]]:
+        cluster = None
+        if self.configured is not None:
+            value = str(self.configured).lower()
+            values = {"enable-ipv4-big-tcp": value, "enable-ipv6-big-tcp": value}
+            cluster = ClusterState(Wanted(values, True, {}, None, 0), None, {}, {})
+        self.verdict = judge(
+            Snapshot(
+                taken=0,
+                edges=EDGES,
+                devices=tuple(self.devices.values()),
+                links=tuple(self.links.values()),
+                retired={},
+                unrecorded={},
+                attached={},
+                sources={},
+                kernel="6.18",
+                recent=Recent(30, self.rows, self.too_big),
+                applied=self.applied,
+                cluster=cluster,
+            )
+        )
+        states = [self.verdict.families[family].state for family in (IPV4, IPV6)]
+        return states, [finding.id for finding in self.verdict.findings]
+
+
+def test_all_is_well() -> None:
+    assert World().told() == ([State.ACTIVE, State.ACTIVE], [])
+
+
+def test_off() -> None:
+    world = World()
+    world.only()
+    world.resize("eth0", DOWN)
+    world.resize("lxc1", DOWN)
+    world.silence()
+    assert world.told() == ([State.DISABLED, State.DISABLED], [])
+
+
+def test_no_traffic_is_no_evidence() -> None:
+    world = World()
+    world.silence()
+    assert world.told() == ([State.IDLE, State.IDLE], [])
+    assert world.verdict.families[IPV4].reason == "not enough traffic to tell"
+
+
+def test_traffic_but_nothing_big() -> None:
+    world = World()
+    world.silence()
+    world.traffic(OURS, UPLINK, Hook.NET_DEV_START_XMIT, IPV6, 10_000, 0, BIG)
+    assert world.told() == ([State.IDLE, State.IDLE], ["C14"])
+
+
+def test_big_although_nobody_asked() -> None:
+    world = World()
+    world.applied = None
+    assert world.told() == ([State.UNMANAGED, State.UNMANAGED], [])
+
+
+def test_one_family_only() -> None:
+    world = World()
+    world.only(IPV6)
+    world.rows = {key: row for key, row in world.rows.items() if key.family is IPV6}
+    assert world.told() == ([State.DISABLED, State.ACTIVE], [])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "sizes", "states"),
+    [
+        ("6.1", Sizes(BIG, BIG, 524280, None, None), [State.UNSUPPORTED, State.ACTIVE]),
+        ("5.15", Sizes(LEGACY, LEGACY, None, None, None), [State.UNSUPPORTED] * 2),
+    ],
+)
+def test_a_kernel_that_is_too_old(
+    kernel: str, sizes: Sizes, states: list[State]
+) -> None:
+    world = World()
+    world.resize("eth0", sizes)
+    world.resize("lxc1", sizes)
+    if states[1] is State.UNSUPPORTED:
+        world.silence()
+    told, findings = world.told()
+    assert told == states, kernel
+    assert findings == ["C01"] * states.count(State.UNSUPPORTED)
+
+
+def test_a_nic_that_cannot() -> None:
+    world = World()
+    world.change(big_tcp=dict.fromkeys((IPV4, IPV6), BigTcp(True, LEGACY, LEGACY)))
+    world.resize("eth0", replace(DOWN, tso_max=LEGACY))
+    world.resize("lxc1", DOWN)
+    world.silence()
+    states, findings = world.told()
+    assert states == [State.REFUSED, State.REFUSED]
+    assert findings == ["C02", "C02", "C03"]
+    assert world.verdict.findings[-1].subjects == ("eth0",)
+
+
+def test_one_device_that_spoils_it_for_all() -> None:
+    world = World()
+    world.add(replace(link(5, "dummy0"), sizes=replace(DOWN, tso_max=LEGACY)))
+    world.change(
+        devices=("eth0", "dummy0"),
+        big_tcp=dict.fromkeys((IPV4, IPV6), BigTcp(True, LEGACY, LEGACY)),
+    )
+    world.silence()
+    _, findings = world.told()
+    assert findings == ["C02", "C02", "C04"]
+    assert world.verdict.findings[-1].subjects == ("dummy0",)
+
+
+def test_a_limit_of_the_driver_that_still_is_big() -> None:
+    """ice: 131,072 bytes, for both families."""
+    world = World()
+    ice = Sizes(131072, 131072, 131072, 131072, 131072)
+    world.resize("eth0", ice)
+    world.change(big_tcp=dict.fromkeys((IPV4, IPV6), BigTcp(True, 131072, 131072)))
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C03"])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"host_routing": "Legacy"},
+        {"masquerading": "iptables"},
+        {"kube_proxy_replacement": "False"},
+        {"routing_mode": "tunnel", "version": "1.16.3"},
+    ],
+)
+def test_what_it_needs(fields: dict[str, str]) -> None:
+    world = World()
+    world.change(**fields)
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C05"])
+
+
+def test_a_pod_that_was_not_restarted() -> None:
+    world = World()
+    world.resize("lxc1", DOWN)
+    assert world.told() == ([State.PARTIAL, State.PARTIAL], ["C06"])
+    assert world.verdict.findings[0].subjects == ("default/web",)
+
+
+def test_a_pod_whose_own_device_was_lowered() -> None:
+    world = World()
+    world.traffic(POD, 3, Hook.NET_DEV_START_XMIT, IPV4, 10, 0, LEGACY)
+    world.rows.pop(RowKey(DeviceId(POD, 3), Hook.NET_DEV_QUEUE, IPV4))
+    assert world.told() == ([State.PARTIAL, State.ACTIVE], ["C06"])
+
+
+def test_a_nic_that_was_reset() -> None:
+    world = World()
+    world.resize("eth0", replace(UP, gso_ipv4_max=LEGACY))
+    assert world.told() == ([State.PARTIAL, State.ACTIVE], ["C07"])
+
+
+def test_a_bridge_outside_our_namespace_that_cuts() -> None:
+    world = World()
+    for family in (IPV4, IPV6):
+        world.traffic(PORT, 11, Hook.NET_DEV_QUEUE, family, 0, 1000, LEGACY)
+        world.traffic(PORT, 11, Hook.NET_DEV_START_XMIT, family, 69000, 0, LEGACY)
+    assert world.told() == ([State.SEGMENTED, State.SEGMENTED], ["C09"])
+    assert world.verdict.findings[0].subjects == ("port1 (netns 4026530070)",)
+    assert world.verdict.findings[0].families == (IPV4, IPV6)
+
+
+def test_a_kernel_that_compares_ipv4_with_the_limit_of_ipv6() -> None:
+    world = World()
+    world.only(IPV4)
+    world.traffic(OURS, UPLINK, Hook.NET_DEV_QUEUE, IPV4, 0, 1000, BIG)
+    world.traffic(OURS, UPLINK, Hook.NET_DEV_START_XMIT, IPV4, 69000, 0, BIG)
+    world.rows = {key: row for key, row in world.rows.items() if key.family is IPV4}
+    assert world.told() == ([State.SEGMENTED, State.DISABLED], ["C08"])
+
+
+def test_a_few_packets_in_a_qdisc_are_no_cut() -> None:
+    world = World()
+    world.traffic(OURS, UPLINK, Hook.NET_DEV_QUEUE, IPV4, 0, 1003, BIG)
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], [])
+
+
+def test_a_tunnel_that_cilium_1_19_chokes_on() -> None:
+    world = World()
+    world.change(version="1.19.2")
+    world.add(replace(link(6, "cilium_vxlan"), sizes=replace(DOWN, tso_max=LEGACY)))
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C10"])
+
+
+def test_cilium_was_not_restarted() -> None:
+    world = World()
+    world.configured = True
+    world.only()
+    world.resize("eth0", DOWN)
+    world.resize("lxc1", DOWN)
+    world.silence()
+    assert world.told() == ([State.REFUSED, State.REFUSED], ["C12", "C12"])
+
+
+def test_ipv6_that_is_too_big_to_forward() -> None:
+    world = World()
+    world.change(host_routing="Legacy")
+    world.too_big = 40
+    assert world.told() == ([State.ACTIVE, State.DROPPED], ["C05", "C13"])
+
+
+def test_nothing_is_merged() -> None:
+    world = World()
+    world.traffic(OURS, UPLINK, Hook.NETIF_RECEIVE_SKB, IPV4, 20_000, 0, BIG)
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C15"])
+
+
+def test_ipsec() -> None:
+    world = World()
+    world.change(encryption="IPsec")
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C18"])
+
+
+def test_pods_from_before_netkit() -> None:
+    world = World()
+    world.change(datapath_mode="netkit")
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C19"])

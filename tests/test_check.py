@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`check` as a user starts it: with an agent, without one, and with bad input."""
+
+import http.server
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from agent.lab.demo import BIG, LEGACY
+from agent.lab.netns import chain
+from agent.lab.netperf import serve, tcp_rr
+from agent.snapshot.model import Family
+from tests.process import COMMAND, agent, free_port
+
+
+def check(*argv: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [COMMAND, "check", *argv],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def nobody() -> str:
+    return f"http://127.0.0.1:{free_port()}"
+
+
+def test_it_asks_the_agent() -> None:
+    with agent() as (_, address):
+        code, told, said = check("--url", address)
+    assert code == 0, said
+    assert "no Cilium" in told
+    assert "nothing is wrong as far as this node can see" in told
+    assert "not seen: cilium: there is none here" in told
+
+
+def test_it_looks_by_itself() -> None:
+    code, told, said = check("--url", nobody(), "--seconds", "0.2", "-o", "json")
+    assert code == 0, said
+    answer = json.loads(told)
+    assert answer["schema"] == "bigtcp.snapshot/v1"
+    assert answer["cilium"] is None
+    assert not answer["sources"]["cilium"]["up"]
+
+
+def test_without_agent_and_rights() -> None:
+    url = nobody()
+    done = subprocess.run(
+        [
+            *("setpriv", "--bounding-set=-all", "--no-new-privs"),
+            *(COMMAND, "check", "--url", url),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 4
+    error, hint = done.stderr.splitlines()
+    assert error.startswith(f"error: no agent answers at {url} (")
+    assert "we cannot look ourselves" in error
+    assert hint.startswith("hint: ")
+
+
+@pytest.mark.parametrize("url", ["localhost:19715", "ftp://x/", "", "http://"])
+def test_a_url_that_is_none(url: str) -> None:
+    code, told, said = check("--url", url)
+    assert (code, told) == (2, "")
+    assert said.startswith("error: --url ")
+
+
+class Stranger(http.server.BaseHTTPRequestHandler):
+    """Somebody who speaks HTTP, and nothing of ours."""
+
+    answer = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.answer)))
+        self.end_headers()
+        self.wfile.write(self.answer)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def stranger() -> Iterator[str]:
+    with http.server.HTTPServer(("127.0.0.1", 0), Stranger) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"hello", b"[]", b'{"schema": "bigtcp.snapshot/v9"}', b"\xff\xfe"]
+)
+def test_a_stranger_answers(stranger: str, answer: bytes) -> None:
+    Stranger.answer = answer
+    code, told, said = check("--url", stranger)
+    assert (code, told) == (1, "")
+    error, hint = said.splitlines()
+    assert error.startswith(f"error: {stranger} ")
+    assert hint.startswith("hint: ")
+
+
+def test_a_router_that_cuts_is_named() -> None:
+    """Without any Cilium: the agent in the router's namespace names its uplink."""
+    with chain() as stand:
+        stand.set_sizes(BIG, LEGACY)
+        assert stand.uplink
+        router, uplink = stand.uplink
+        serve(stand.server, 0)
+        with agent(within=router) as (_, address):
+            for family in (Family.IPV4, Family.IPV6):
+                tcp_rr(stand.client, stand.addresses[family], 0, 1)
+            done = subprocess.run(
+                router.command(COMMAND, "check", "--url", address, "-o", "json"),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+    assert done.returncode == 5, done.stderr
+    answer = json.loads(done.stdout)
+    states = {name: each["state"] for name, each in answer["families"].items()}
+    assert states == {"ipv4": "segmented", "ipv6": "segmented"}
+    (finding,) = answer["findings"]
+    assert (finding["id"], finding["subjects"]) == ("C09", [uplink])
