@@ -5,7 +5,6 @@ import contextlib
 import functools
 import json
 import os
-import platform
 import signal
 import sys
 import threading
@@ -17,6 +16,7 @@ import click
 
 from agent import __version__, settings
 from agent.errors import AgentError, Exit
+from agent.snapshot.naming import Naming
 
 _WATCH_SECONDS = 2.0
 T = TypeVar("T")
@@ -128,21 +128,19 @@ def run(  # noqa: PLR0913  a flag each
     max_interfaces: int,
     log_format: str,
     where: settings.Cluster,
-) -> None:
+) -> int:
     """Count every packet of this node and serve /metrics until told to stop."""
     address = settings.Address.parse(listen)
     wanted = settings.parse_hooks(hooks)
     named = settings.Interfaces.parse(interfaces, max_interfaces)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-
+    ending = _Ending()
     from agent import logs
     from agent.node import opened
 
     log = logs.configure(log_format)
-    with contextlib.ExitStack() as stack:
-        node = stack.enter_context(opened(wanted, where))
+    with contextlib.suppress(_EndedError), contextlib.ExitStack() as stack:
+        naming = Naming(named.wants, named.most)
+        node = stack.enter_context(opened(wanted, where, naming))
         from agent.views.web import Server, make_app
 
         probes, collector = node.probes, node.collector
@@ -150,9 +148,7 @@ def run(  # noqa: PLR0913  a flag each
             log.warning("hook not attached", hook=hook, reason=why)
         app = make_app(
             collector.snapshot,
-            lambda seconds: collector.observe(seconds, stop.wait),
-            named,
-            platform.release(),
+            lambda seconds: collector.observe(seconds, ending.wait),
         )
         server = stack.enter_context(Server(address, app))
         thread = threading.Thread(
@@ -166,8 +162,40 @@ def run(  # noqa: PLR0913  a flag each
             listen=str(address),
             version=__version__,
         )
-        stop.wait()
+        ending.wait_for_it()
         log.info("stopped")
+    return ending.code
+
+
+class _EndedError(BaseException):
+    """A signal came while we were starting: not an Exception, so nobody eats it."""
+
+
+class _Ending:
+    """SIGTERM and Ctrl-C: while we start they interrupt, then they are waited for."""
+
+    def __init__(self) -> None:
+        self.code = Exit.OK
+        self._told = threading.Event()
+        self._starting = True
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._tell)
+
+    def _tell(self, number: int, _: object) -> None:
+        if not self._told.is_set():
+            self.code = Exit.INTERRUPTED if number == signal.SIGINT else Exit.OK
+            self._told.set()
+            if self._starting:
+                raise _EndedError
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for so long, or until told to end."""
+        return self._told.wait(seconds)
+
+    def wait_for_it(self) -> None:
+        """The start is over: wait until told to end."""
+        self._starting = False
+        self._told.wait()
 
 
 @cli.command()

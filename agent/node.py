@@ -4,10 +4,11 @@
 import contextlib
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.cluster.cilium import read_applied
 from agent.cluster.polled import Polled
+from agent.errors import KernelError
 from agent.kernel.links import Rtnetlink, own_netns_cookie
 from agent.kernel.loader import Loader
 from agent.kernel.probes import Probes
@@ -15,6 +16,7 @@ from agent.kernel.snmp import ip6_in_too_big_errors
 from agent.settings import Cluster
 from agent.snapshot.collector import Collector, Surroundings
 from agent.snapshot.model import Hook
+from agent.snapshot.naming import Naming
 
 _CILIUM_SECONDS = 5.0
 
@@ -28,17 +30,25 @@ class Node:
 
 
 @contextlib.contextmanager
-def opened(hooks: Sequence[Hook], where: Cluster) -> Iterator[Node]:
+def opened(
+    hooks: Sequence[Hook], where: Cluster, naming: Naming | None = None
+) -> Iterator[Node]:
     """Load the probes and begin to watch; KernelError where that cannot be."""
     with contextlib.ExitStack() as stack:
         loader = Loader(hooks)  # compiles while we look around
         stack.callback(loader.close)
         rtnetlink = Rtnetlink()
         stack.callback(rtnetlink.close)
-        around = _surroundings(stack, where)
+        around = replace(_surroundings(stack, where), naming=naming or Naming())
         probes = stack.enter_context(Probes.from_loader(loader))
         collector = Collector(probes, rtnetlink.links, own_netns_cookie(), around)
-        collector.snapshot()  # coverage and what is recent count from here
+        stack.callback(collector.close)
+        try:
+            collector.snapshot()  # coverage and what is recent count from here
+        except OSError as err:
+            raise KernelError(
+                f"the kernel's counters cannot be read: {err}", "try it again"
+            ) from err
         yield Node(collector, probes)
 
 
@@ -64,6 +74,4 @@ def _surroundings(stack: contextlib.ExitStack, where: Cluster) -> Surroundings:
             config_map=where.config_map,
         )
     )
-    return Surroundings(
-        around.applied, cluster.state, around.ip6_too_big, around.kernel
-    )
+    return replace(around, cluster=cluster.state)

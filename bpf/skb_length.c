@@ -26,6 +26,7 @@
 
 #define RECENT_BITS 8 /* 50 KB a CPU */
 #define RECENT_ROWS (1 << RECENT_BITS)
+#define HOOK_BITS 2
 #ifndef IDLE_JIFFIES	   /* -DIDLE_JIFFIES=n */
 #define IDLE_JIFFIES 16384 /* 16 s to 164 s, by HZ */
 #endif
@@ -33,6 +34,7 @@
 
 #define IFF_LOOPBACK 0x8
 #define ETH_HLEN 14
+#define ARPHRD_ETHER 1
 #define VLAN_HLEN 4
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86DD
@@ -41,7 +43,7 @@
 #define E2BIG 7
 #define EEXIST 17
 
-/* BPF_F_NO_PREALLOC: a row takes its 192 bytes a CPU when it is first needed,
+/* BPF_F_NO_PREALLOC: a row takes its 176 bytes a CPU when it is first needed,
  * not MAX_ROWS of them at start (200 MB on 64 CPUs). */
 #define NO_PREALLOC 1
 
@@ -87,9 +89,9 @@ static __always_inline struct net_device *peer_of(struct net_device *dev,
 	return peer;
 }
 
-/* Say who a device is. Both ends of a pair live and die together, so a peer
- * that was read once stays right. */
-static __always_inline void introduce(struct net_device *dev, u64 netns)
+/* Say who a device is. Its peer is where it stands now: one that is moved to
+ * another namespace later is not followed. */
+static __always_inline int introduce(struct net_device *dev, u64 netns)
 {
 	struct device_id id = {.netns = netns, .ifindex = dev->ifindex};
 	struct device device = {.netns_inode = dev->nd_net->ns.inum};
@@ -111,7 +113,7 @@ static __always_inline void introduce(struct net_device *dev, u64 netns)
 		bpf_probe_read_kernel(&device.peer.netns, sizeof(device.peer.netns),
 				      &net->net_cookie);
 	}
-	devices.update(&id, &device);
+	return devices.update(&id, &device);
 }
 
 /* Once for every row. */
@@ -121,13 +123,15 @@ static __always_inline struct skb_length_leaf *new_row(struct skb_length_key *ke
 	struct skb_length_leaf zero = {};
 	int err;
 
-	introduce(dev, key->netns);
 	err = lengths.insert(key, &zero);
-	if (err && err != -EEXIST) {
-		count_unrecorded(err == -E2BIG ? REASON_map_full : REASON_no_memory);
-		return NULL;
+	if (!err || err == -EEXIST) {
+		err = introduce(dev, key->netns);
+		if (!err)
+			return lengths.lookup(key);
+		lengths.delete(key); /* nobody could tell whose it is: try again */
 	}
-	return lengths.lookup(key);
+	count_unrecorded(err == -E2BIG ? REASON_map_full : REASON_no_memory);
+	return NULL;
 }
 
 static __always_inline bool same_row(const struct skb_length_key *a,
@@ -172,19 +176,24 @@ static __always_inline void own(struct recent_row *row, u64 netns)
  * Most skbs belong to few rows. Those are on a fast lane: a per-CPU array, which
  * the JIT reads in place (from 6.10 on), where a hash costs three calls. A slot
  * belongs to whoever came first, until it is idle and another row wants it; then
- * its counts move to `lengths`. So a row is the sum of both, and a reader who
- * finds the same keys in `recent` before and after reading `lengths`, none of
- * them MOVING, has seen no count twice and missed none.
+ * its counts move to `lengths`. So a row is the sum of both. A reader copies
+ * `recent`, then `lengths`, then the keys of `recent` again: where a slot has the
+ * same key both times, and is not MOVING, no count was seen twice or missed.
  */
 static __always_inline struct skb_length_leaf *leaf_of(struct skb_length_key *key,
 						       struct net_device *dev)
 {
 	u32 hash = (u32)key->netns * 31 + key->ifindex;
-	u32 at = ((hash << 4 | key->hook << 2 | key->family >> 1) * 0x9E3779B1u) >>
-		 (32 - RECENT_BITS);
-	struct recent_row *row = recent.lookup(&at);
+	u32 at = ((hash << 2 | key->family >> 1) * 0x9E3779B1u) >>
+		 (32 - RECENT_BITS + HOOK_BITS);
 	struct skb_length_key old;
 	struct skb_length_leaf *leaf;
+	struct recent_row *row;
+
+	/* A hook has slots of its own: programs never meet in one, not even where
+	 * one may interrupt another (PREEMPT_RT). */
+	at |= key->hook << (RECENT_BITS - HOOK_BITS);
+	row = recent.lookup(&at);
 
 	if (row && same_row(&row->key, key))
 		return &row->leaf;
@@ -211,18 +220,25 @@ static __always_inline struct skb_length_leaf *leaf_of(struct skb_length_key *ke
 	return &row->leaf;
 }
 
-/* skb_shinfo(skb)->gso_segs; unset means that the skb is one packet. */
-static __always_inline u16 segments_of(struct sk_buff *skb)
+/* skb_shinfo(skb)->gso_segs, or what gso_size makes of the length where a guest
+ * (tap, vhost) left it unset. Both unset: the skb is one packet. */
+static __always_inline u32 segments_of(struct sk_buff *skb, u32 length)
 {
 	struct skb_shared_info *shinfo = (void *)(skb->head + skb->end);
-	u16 segments = 0;
+	u16 segments = 0, size = 0;
 
 #ifdef TYPE_skb_shared_info
 	shinfo = bpf_rdonly_cast(shinfo, TYPE_skb_shared_info);
 	segments = shinfo->gso_segs;
+	if (!segments)
+		size = shinfo->gso_size;
 #else
 	bpf_probe_read_kernel(&segments, sizeof(segments), &shinfo->gso_segs);
+	if (!segments)
+		bpf_probe_read_kernel(&size, sizeof(size), &shinfo->gso_size);
 #endif
+	if (!segments && size)
+		return (length + size - 1) / size;
 	return segments ? segments : 1;
 }
 
@@ -288,7 +304,7 @@ static __always_inline int record(struct sk_buff *skb, struct net_device *dev, u
 		protocol = step_over_vlan(skb, protocol, &offset);
 	}
 	if (offset > length) /* a network header that nobody has set */
-		offset = 0;
+		offset = tx && dev->type == ARPHRD_ETHER ? ETH_HLEN : 0;
 	length -= offset;
 	if (hook == HOOK_net_dev_queue && length <= SKB_LENGTH_BIG)
 		return 0;
@@ -311,7 +327,7 @@ static __always_inline int record(struct sk_buff *skb, struct net_device *dev, u
 		leaf->big_bytes += length;
 	if (length > leaf->longest)
 		leaf->longest = length;
-	leaf->segments += segments_of(skb);
+	leaf->segments += segments_of(skb, length);
 	leaf->limit = limit_of(dev, key.family, tx);
 	leaf->seen = bpf_jiffies64();
 	return 0;

@@ -44,6 +44,13 @@ def bpf_programs() -> set[int]:
     return found
 
 
+def child_of(process: subprocess.Popen[str]) -> int | None:
+    done = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False
+    )
+    return int(done.stdout.split()[0]) if done.stdout else None
+
+
 @contextlib.contextmanager
 def agent(
     *flags: str, within: Namespace | None = None, prefix: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ import pytest
 
 from agent.kernel.contract import bpf_directory
 from agent.lab.netns import wait_until
-from tests.process import COMMAND, bpf_programs, free_port
+from tests.process import COMMAND, bpf_programs, child_of, free_port
 
 PACKAGE = Path(__file__).parent.parent / "agent"
 
@@ -97,13 +97,6 @@ def test_a_program_that_does_not_compile_shows_what_clang_said(tmp_path: Path) -
     assert done.stderr.startswith("error: BCC cannot compile skb_length.c")
     assert "skb_length.c" in done.stderr
     assert "use of undeclared identifier 'nonsense'" in done.stderr
-
-
-def child_of(process: subprocess.Popen[str]) -> int | None:
-    done = subprocess.run(
-        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False
-    )
-    return int(done.stdout.split()[0]) if done.stdout else None
 
 
 def loaded(process: subprocess.Popen[str]) -> bool:

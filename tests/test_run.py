@@ -1,15 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """`bigtcp-agent run` from start to end, wished or not."""
 
+import gzip
 import os
 import signal
 import subprocess
 import time
+import urllib.request
 
 import pytest
 
 from agent.lab.netns import wait_until
-from tests.process import COMMAND, agent, bpf_programs, fetch
+from tests.process import (
+    COMMAND,
+    agent,
+    bpf_programs,
+    child_of,
+    fetch,
+    free_port,
+)
 
 
 def test_pages() -> None:
@@ -33,11 +42,72 @@ def test_sigterm_ends_within_a_second() -> None:
         assert time.monotonic() - begun < 1
 
 
+def test_ctrl_c_is_told_apart() -> None:
+    with agent() as (process, _):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 130
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)]
+)
+def test_a_signal_during_the_start_ends_it(number: signal.Signals, code: int) -> None:
+    """Also where the loader hangs: it is stopped here."""
+    before = bpf_programs()
+    process = subprocess.Popen([COMMAND, "run"], stderr=subprocess.PIPE, text=True)
+    loader = wait_until(lambda: child_of(process), "the loader to start")
+    assert loader
+    os.kill(loader, signal.SIGSTOP)
+    begun = time.monotonic()
+    process.send_signal(number)
+    _, said = process.communicate(timeout=5)
+    assert time.monotonic() - begun < 1
+    assert (process.returncode, said) == (code, "")
+    wait_until(lambda: not os.path.exists(f"/proc/{loader}"), "the loader to be gone")
+    wait_until(lambda: not bpf_programs() - before, "the programs to be gone")
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_addresses_to_listen_on(host: str) -> None:
+    port = free_port()
+    process = subprocess.Popen([COMMAND, "run", "--listen", f"{host}:{port}"])
+    try:
+        wait_until(lambda: fetch(f"http://{host}:{port}/livez")[0] == 200, host)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_formats_and_filters() -> None:
+    with agent() as (_, address):
+        wants = {"Accept": "application/openmetrics-text", "Accept-Encoding": "gzip"}
+        request = urllib.request.Request(f"{address}/metrics", headers=wants)  # noqa: S310  ours
+        with urllib.request.urlopen(request) as answer:  # noqa: S310  ours
+            assert answer.headers["Content-Type"].startswith(
+                "application/openmetrics-text"
+            )
+            assert answer.headers["Content-Encoding"] == "gzip"
+            assert gzip.decompress(answer.read()).endswith(b"# EOF\n")
+        _, text = fetch(f"{address}/metrics?name[]=bigtcp_build_info")
+        lines = [line for line in text.splitlines() if not line.startswith("#")]
+        assert len(lines) == 1
+        assert lines[0].startswith("bigtcp_build_info{")
+        request = urllib.request.Request(f"{address}/", method="HEAD")  # noqa: S310  ours
+        with urllib.request.urlopen(request) as answer:  # noqa: S310  ours
+            assert answer.read() == b""
+            assert int(answer.headers["Content-Length"]) > 500
+        for query in ("seconds=x", "seconds=-1", "seconds=nan", "seconds=1e9"):
+            status, said = fetch(f"{address}/api/snapshot?{query}")
+            assert status == 400
+            assert "use a number" in said
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_stays_in_the_kernel(number: signal.Signals) -> None:
     before = bpf_programs()
     with agent() as (process, _):
-        assert len(bpf_programs() - before) == 3
+        # The loader's question whether it may cast is a program too, gone soon.
+        wait_until(lambda: len(bpf_programs() - before) == 3, "three programs")
         process.send_signal(number)
         process.wait(5)
         wait_until(lambda: not bpf_programs() - before, "the programs to be gone")

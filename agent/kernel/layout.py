@@ -23,6 +23,7 @@ _NEEDED: dict[str, tuple[tuple[str, str], ...]] = {
     "net_device": (
         ("int", "ifindex"),
         ("u32", "flags"),
+        ("u16", "type"),
         ("u32", "gso_max_size"),
         ("u32", "gro_max_size"),
         ("struct net *", "nd_net"),
@@ -39,7 +40,7 @@ _NEEDED: dict[str, tuple[tuple[str, str], ...]] = {
         ("u16", "protocol"),
         ("u16", "network_header"),
     ),
-    "skb_shared_info": (("u16", "gso_segs"),),
+    "skb_shared_info": (("u16", "gso_segs"), ("u16", "gso_size")),
 }
 
 # Members that some kernels lack: no error, HAVE_<struct>_<member> tells.

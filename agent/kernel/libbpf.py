@@ -157,8 +157,9 @@ def kfunc_number(type_id: int) -> int:
 def _link_kfuncs(code: bytes) -> bytes:
     linked = bytearray(code)
     for at in range(0, len(code), _INSTRUCTION.size):
-        opcode, _, offset, number = _INSTRUCTION.unpack_from(code, at)
-        if opcode == _CALL and number & _KFUNC_MARK:
+        opcode, registers, offset, number = _INSTRUCTION.unpack_from(code, at)
+        helper = opcode == _CALL and not registers and number > 0
+        if helper and number & _KFUNC_MARK:
             _INSTRUCTION.pack_into(
                 linked,
                 at,
@@ -252,7 +253,7 @@ def possible_cpus() -> int:
 
 def lookup_all(
     fd: int, key_size: int, value_size: int, room: int
-) -> tuple[bytes, bytes, int]:
+) -> tuple[bytearray, bytearray, int]:
     """Read a whole hash map in as few calls as there is room for entries.
 
     Keys and values as packed bytes, and how many there are. A value of a
@@ -287,7 +288,7 @@ def lookup_all(
         total += count.value
         started = True
         if number == errno.ENOENT:
-            return bytes(keys), bytes(values), total
+            return keys, values, total
 
 
 def lookup(fd: int, key: bytes, value_size: int) -> bytes:

@@ -20,6 +20,7 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_DUMP_INTR = 0x10
 _RTM_NEWLINK, _RTM_GETLINK, _RTM_GETADDR = 16, 18, 22
 _IFF_LOOPBACK = 0x8
+_ARPHRD_ETHER, _ETH_HLEN = 1, 14
 _RT_SCOPE_UNIVERSE = 0
 _ADDRESS_BITS = {socket.AF_INET: 32, socket.AF_INET6: 128}
 _NLA_TYPE_MASK = 0x3FFF
@@ -135,7 +136,7 @@ def _attributes(data: bytes) -> dict[int, bytes]:
 
 
 def _link(payload: bytes, in_subnet: set[int]) -> Link:
-    _, _, ifindex, flags, _ = _IFINFOMSG.unpack_from(payload)
+    _, hardware, ifindex, flags, _ = _IFINFOMSG.unpack_from(payload)
     attributes = _attributes(payload[_IFINFOMSG.size :])
 
     def number(kind: int) -> int | None:
@@ -153,6 +154,7 @@ def _link(payload: bytes, in_subnet: set[int]) -> Link:
         in_subnet=ifindex in in_subnet,
         parent=number(_IFLA_LINK),
         netnsid=number(_IFLA_LINK_NETNSID),
+        header=_ETH_HLEN if hardware == _ARPHRD_ETHER else 0,
         sizes=Sizes(
             gso_max=number(IFLA_GSO_MAX_SIZE) or _LEGACY_MAX_SIZE,
             gro_max=number(IFLA_GRO_MAX_SIZE) or _LEGACY_MAX_SIZE,

@@ -78,6 +78,8 @@ class Loader:
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
                 pass_fds=(its.fileno(),),
+                # Ctrl-C is for us; we end it then, and do not blame it.
+                start_new_session=True,
                 env=os.environ | {"PYTHONPATH": path.rstrip(os.pathsep)},
             )
 

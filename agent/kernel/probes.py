@@ -5,6 +5,7 @@ A row stands in two maps, whose sum it is: in `lengths`, and with its latest
 counts on the fast lane of some CPUs, `recent` (leaf_of() in bpf/skb_length.c).
 """
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -19,7 +20,7 @@ from agent.kernel.tables import Table, collapse, devices_of, merge, row_keys, ro
 from agent.snapshot.model import DeviceId, Hook, Lengths, Reading, Row, RowKey
 
 _MOVING = 0  # as in bpf/skb_length.c; an empty slot has no ifindex either
-_TRIES = 20
+_TRIES = 3
 
 
 def _moving(recent: npt.NDArray[Any]) -> bool:
@@ -48,6 +49,9 @@ class Probes:
         # What was forgotten while a part of it was on the fast lane, where
         # only the kernel can delete: that part is taken off until it is gone.
         self._forgotten: dict[RowKey, Lengths] = {}
+        # The last reading, nothing taken off.
+        self._settled: dict[RowKey, Row] = {}
+        self._fast: npt.NDArray[Any] = np.zeros(0, self._recent.dtypes[1])
 
     @classmethod
     def load(cls, hooks: Sequence[Hook], **defines: int) -> Self:
@@ -95,9 +99,9 @@ class Probes:
     def read(self) -> Reading:
         """All counters now; OSError where a map cannot be read."""
         rows, fast = self._rows()
+        self._settled, self._fast = dict(rows), fast
         if self._forgotten:
-            keys, _ = merge(fast["key"], fast["leaf"])
-            self._take_off_forgotten(rows, set(row_keys(keys, self._contract)))
+            self._take_off_forgotten(rows)
         return Reading(
             self._contract.edges,
             rows,
@@ -108,38 +112,59 @@ class Probes:
     def forget(self, rows: Iterable[RowKey], devices: Iterable[DeviceId]) -> None:
         """Drop rows, and who these devices were, from the kernel's maps.
 
-        What is counted between the reading and this call is lost: forget only
-        rows that have been still for a while.
+        What is counted between the last reading and this call is lost: forget
+        only rows that have been still for a while. Never fails: what could not
+        be deleted is taken off every later reading.
         """
-        forgotten = list(rows)
-        for key in forgotten:
-            self._delete(key)
-        left, _ = self._rows()
-        self._forgotten |= {key: left[key].lengths for key in forgotten if key in left}
+        parts = self._fast_parts()
+        for key in rows:
+            left = parts.get(key)
+            try:
+                self._delete(key)
+            except OSError:
+                left = self._settled.get(key)
+            if left is not None:
+                self._forgotten[key] = left.lengths
         for device in devices:
             self._delete_device(device)
 
-    def _rows(self) -> tuple[dict[RowKey, Row], npt.NDArray[Any]]:
-        """Rows, and what stands on the fast lane: keys and leaves of shape (n,)."""
-        _, before = self._recent.read()
-        for _ in range(_TRIES):
-            keys, leaves = self._lengths.read()
-            _, recent = self._recent.read()
-            # A row that moves from the one map to the other meanwhile would be
-            # counted twice or not at all.
-            if np.array_equal(before["key"], recent["key"]) and not _moving(recent):
-                break
-            before = recent
-        else:
-            raise OSError("rows move faster than they can be read")
-        fast = recent[recent["key"]["netns"] != _MOVING]
-        total = merge(
-            np.concatenate((keys, fast["key"])),
-            np.concatenate((collapse(leaves), fast["leaf"])),
-        )
-        return rows_of(*total, self._contract), fast
+    def _fast_parts(self) -> dict[RowKey, Row]:
+        """What of each row stood on the fast lane when it was last read."""
+        return rows_of(*merge(self._fast["key"], self._fast["leaf"]), self._contract)
 
-    def _take_off_forgotten(self, rows: dict[RowKey, Row], fast: set[RowKey]) -> None:
+    def _rows(self) -> tuple[dict[RowKey, Row], npt.NDArray[Any]]:
+        """Rows, and what stands on the fast lane: keys and leaves of shape (n,).
+
+        A row that moved from the one map to the other meanwhile would be counted
+        twice or not at all: it stays as it was read before.
+        """
+        for _ in range(_TRIES):
+            _, fast = self._recent.read()
+            keys, leaves = self._lengths.read()
+            _, after = self._recent.read()
+            moved = fast["key"] != after["key"]
+            if not moved.any() and not _moving(fast):
+                break
+        used = fast["key"]["netns"] != _MOVING
+        total = merge(
+            np.concatenate((keys, fast["key"][used])),
+            np.concatenate((collapse(leaves), fast["leaf"][used])),
+        )
+        rows = rows_of(*total, self._contract)
+        if _moving(fast):  # whose row it is cannot be told
+            raise OSError("rows move while they are read")
+        for copy in (fast, after):
+            for key in row_keys(
+                copy["key"][moved & (copy["key"]["netns"] != _MOVING)], self._contract
+            ):
+                if key in self._settled:
+                    rows[key] = self._settled[key]
+                else:
+                    rows.pop(key, None)
+        return rows, fast[used]
+
+    def _take_off_forgotten(self, rows: dict[RowKey, Row]) -> None:
+        fast = self._fast_parts()
         for key, before in list(self._forgotten.items()):
             row = rows.get(key)
             after = row.lengths.since(before) if row else None
@@ -148,10 +173,11 @@ class Probes:
                 continue
             rows.pop(key, None)
             if key not in fast:
-                self._delete(key)
-                del self._forgotten[key]
-                if not any(key.device == other.device for other in rows):
-                    self._delete_device(key.device)
+                with contextlib.suppress(OSError):
+                    self._delete(key)
+                    del self._forgotten[key]
+                    if not any(key.device == other.device for other in rows):
+                        self._delete_device(key.device)
 
     def _delete(self, key: RowKey) -> None:
         self._lengths.remove(
@@ -163,7 +189,8 @@ class Probes:
 
     def _delete_device(self, device: DeviceId) -> None:
         if not any(key.device == device for key in self._forgotten):
-            self._devices.remove(netns=device.netns, ifindex=device.ifindex)
+            with contextlib.suppress(OSError):
+                self._devices.remove(netns=device.netns, ifindex=device.ifindex)
 
     def _unrecorded(self) -> dict[str, int]:
         counts = {}

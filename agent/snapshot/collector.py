@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
 import structlog
@@ -29,13 +29,16 @@ from agent.snapshot.model import (
     Scope,
     Source,
 )
+from agent.snapshot.naming import Naming
 from agent.snapshot.snapshot import Coverage, DeviceRows, Recent, Snapshot
 
 # A row is dropped when its device is gone and it stood still this long.
 GRACE_SECONDS = 60.0
 # Whether a device of a foreign namespace is gone nobody can ask: silence tells.
 SILENCE_SECONDS = 600.0
-_LINK_HEADER_BYTES = 14  # ETH_HLEN
+# What these receive is seen at the device below: netif_receive_skb comes before
+# the skb changes its device.
+_STACKED = ("bond", "team", "vlan", "macvlan", "ipvlan")
 # What happened lately is what happened in at least this time, if anybody asked
 # for a snapshot before it.
 RECENT_SECONDS = 30.0
@@ -97,6 +100,10 @@ class Remembered(Generic[T]):
             self.state = Source(up=here, errors=self.state.errors)
         return self._last
 
+    def amend(self, answer: T) -> None:
+        """The last good answer is this one."""
+        self._last = answer
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -111,6 +118,7 @@ class Surroundings:
     cluster: Callable[[], ClusterState | None] = lambda: None
     ip6_too_big: Callable[[], int] = lambda: 0
     kernel: str = ""  # its release
+    naming: Naming = field(default_factory=Naming)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,15 +172,23 @@ class Collector:
         self._monotonic = monotonic
         self._wall = wall
         self._lock = threading.Lock()
+        self._closed = False
         self._still: dict[RowKey, _Still] = {}
-        self._retired: dict[tuple[Scope, Hook, Family], Lengths] = {}
+        self._retired: dict[tuple[Scope, str, Hook, Family], Lengths] = {}
+        self._labels: dict[DeviceId, str] = {}
+        self._naming = around.naming
         self._scopes: dict[DeviceId, Scope] = {}
-        self._baseline: dict[tuple[int, Hook], Coverage] | None = None
+        self._baseline: dict[tuple[int, Hook], Coverage] = {}
 
     def snapshot(self) -> Snapshot:
         """Read everything now. OSError until the first good reading."""
         with self._lock:
             return self._snapshot(None)
+
+    def close(self) -> None:
+        """Wait for who reads; who comes later gets an OSError."""
+        with self._lock:
+            self._closed = True
 
     def observe(self, seconds: float, wait: Callable[[float], object]) -> Snapshot:
         """A snapshot whose `recent` are the `seconds` from now, waited for by
@@ -186,15 +202,19 @@ class Collector:
             return self._snapshot(begin)
 
     def _snapshot(self, since: _Past | None) -> Snapshot:
+        if self._closed:
+            raise OSError("the agent is ending")
         links, reading = self._links.get(), self._reading.get()
         assert links is not None  # these two are everywhere
         assert reading is not None
         applied = _or_none(self._applied)
         cluster = self._cluster()
         sources = (self._reading, self._links, self._applied, self._ip6_too_big)
+        self._naming.see(links)
         devices = self._join(reading, links)
         recent = self._recent(reading, since)
-        devices = self._retire(reading, devices, links)
+        if self._reading.state.up:  # an old reading makes everything look still
+            devices = self._retire(reading, devices, links)
         return Snapshot(
             taken=self._wall(),
             edges=reading.edges,
@@ -207,6 +227,7 @@ class Collector:
             | (cluster.sources if cluster else {}),
             coverage=self._coverage(devices, links),
             kernel=self._kernel,
+            shown=frozenset(self._naming.shown),
             recent=recent,
             applied=applied,
             cluster=cluster,
@@ -247,6 +268,8 @@ class Collector:
         return tuple(
             self._device(at, reading.devices.get(at), by_index, its_rows)
             for at, its_rows in sorted(rows.items())
+            # Whose it is, the kernel tells a moment after the first skb.
+            if at in reading.devices or at.netns == self._own_netns
         )
 
     def _device(
@@ -258,7 +281,11 @@ class Collector:
     ) -> DeviceRows:
         link = links.get(at.ifindex) if at.netns == self._own_netns else None
         name = link.name if link else device.name if device else f"ifindex:{at.ifindex}"
-        return DeviceRows(at, name, self._scope(at, device, links), device, link, rows)
+        scope = self._scope(at, device, links)
+        label = ""
+        if scope is Scope.NODE:
+            label = self._labels.setdefault(at, self._naming.label(name))
+        return DeviceRows(at, name, scope, label, device, link, rows)
 
     def _scope(
         self, at: DeviceId, device: Device | None, links: dict[int, Link]
@@ -270,11 +297,11 @@ class Collector:
         if device.peer.netns != self._own_netns:
             return Scope.OTHER
         facing = links.get(device.peer.ifindex)
-        if facing is not None:
+        if facing is not None and at not in self._scopes:
             # An end of ours that has neighbours is an uplink: behind it stands
             # not a pod, but the machine around us (kind, k3d).
             self._scopes[at] = Scope.OTHER if facing.in_subnet else Scope.PODS
-        # Both ends of a pair die together: what it was, it stays.
+        # What it was first, it stays: counts never change their series.
         return self._scopes.get(at, Scope.PODS)
 
     def _retire(
@@ -304,7 +331,7 @@ class Collector:
                 kept.append(device)
         self._still = still
         if gone:
-            self._forget(gone)
+            self._forget(reading, gone)
         return tuple(kept)
 
     def _patience(
@@ -321,16 +348,20 @@ class Collector:
             ours = device.device.peer.ifindex
         return forever if ours in present else GRACE_SECONDS
 
-    def _forget(self, gone: list[DeviceRows]) -> None:
+    def _forget(self, reading: Reading, gone: list[DeviceRows]) -> None:
         rows = [row for device in gone for row in device.rows.values()]
-        self._probes.forget([row.key for row in rows], [device.id for device in gone])
+        dead = {row.key for row in rows}
+        self._probes.forget(dead, [device.id for device in gone])
+        kept = {key: row for key, row in reading.rows.items() if key not in dead}
+        self._reading.amend(replace(reading, rows=kept))
         for device in gone:
             for (hook, family), row in device.rows.items():
-                at = (device.scope, hook, family)
+                at = (device.scope, device.label, hook, family)
                 before = self._retired.get(at)
                 self._retired[at] = before.add(row.lengths) if before else row.lengths
                 self._still.pop(row.key, None)
             self._scopes.pop(device.id, None)
+            self._labels.pop(device.id, None)
 
     def _coverage(
         self, devices: tuple[DeviceRows, ...], links: list[Link]
@@ -346,13 +377,16 @@ class Collector:
                     (Hook.NET_DEV_START_XMIT, link.counters.tx_bytes),
                 ):
                     at = (link.ifindex, hook)
+                    if hook is Hook.NETIF_RECEIVE_SKB and link.kind in _STACKED:
+                        continue
                     now[at] = Coverage(counted.get(at, 0), of_kernel)
-        if self._baseline is None:
-            self._baseline = now
+        # A device brings its counters along when it is moved: ours begin here.
+        self._baseline = {
+            at: self._baseline.get(at, first) for at, first in now.items()
+        }
         found = {}
         for (ifindex, hook), covered in now.items():
-            # A link that came later began at zero, as our rows of it did.
-            first = self._baseline.get((ifindex, hook), Coverage(0, 0))
+            first = self._baseline[ifindex, hook]
             if covered.kernel > first.kernel and self._probes.attached.get(hook):
                 direction = "rx" if hook is Hook.NETIF_RECEIVE_SKB else "tx"
                 found[names[ifindex], direction] = Coverage(
@@ -369,6 +403,6 @@ def _framed_bytes(devices: tuple[DeviceRows, ...]) -> dict[tuple[int, Hook], int
             for (hook, _), row in device.rows.items():
                 histogram = row.lengths.histogram
                 at = (device.id.ifindex, hook)
-                framed = histogram.bytes + _LINK_HEADER_BYTES * histogram.count
+                framed = histogram.bytes + device.link.header * histogram.count
                 counted[at] = counted.get(at, 0) + framed
     return counted

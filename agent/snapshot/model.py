@@ -157,6 +157,7 @@ class Link:
     `parent`: IFLA_LINK, for a veth or netkit the peer's ifindex; `netnsid`:
     IFLA_LINK_NETNSID, set where that is in another namespace. `in_subnet`: it
     has a global address with neighbours (a prefix shorter than the address).
+    `header`: bytes before the L3 header, 14 for Ethernet, 0 without.
     """
 
     ifindex: int
@@ -167,6 +168,7 @@ class Link:
     in_subnet: bool
     parent: int | None
     netnsid: int | None
+    header: int
     sizes: Sizes
     counters: Counters
 

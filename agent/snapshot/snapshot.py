@@ -22,12 +22,14 @@ from agent.snapshot.model import (
 class DeviceRows:
     """The rows of one device of the snapshot.
 
-    `link` is set for devices that stand in the agent's namespace now.
+    `link` is set for devices that stand in the agent's namespace now. `label` is
+    how metrics call it: see agent.snapshot.naming; "" outside scope node.
     """
 
     id: DeviceId
     name: str
     scope: Scope
+    label: str
     device: Device | None
     link: Link | None
     rows: dict[tuple[Hook, Family], Row]
@@ -37,8 +39,9 @@ class DeviceRows:
 class Coverage:
     """Bytes that we counted against the link's own counters since we started.
 
-    `counted` includes a link header of 14 bytes an skb, as the drivers' own
-    counters do; loopback and devices without traffic have none.
+    `counted` includes a link header for each skb, as software devices count; a NIC
+    may count the header of each wire packet. Loopback, and devices without
+    traffic, have none.
     """
 
     counted: int
@@ -69,21 +72,22 @@ class Snapshot:
 
     `retired` holds the counts of devices that are gone: per scope they stay
     in every sum. `attached` says of each hook that was asked for whether it is.
-    `kernel` is the running release. `applied` and `cluster` are None where there
-    is no Cilium agent, no API server; of each source that is not up `problems`
-    says why.
+    `kernel` is the running release, `shown` the names of the devices that stand
+    alone in metrics. `applied` and `cluster` are None where there is no Cilium
+    agent, no API server; of each source that is not up `problems` says why.
     """
 
     taken: float
     edges: tuple[int, ...]
     devices: tuple[DeviceRows, ...]
     links: tuple[Link, ...]
-    retired: dict[tuple[Scope, Hook, Family], Lengths]
+    retired: dict[tuple[Scope, str, Hook, Family], Lengths]
     unrecorded: dict[str, int]
     attached: dict[Hook, bool]
     sources: dict[str, Source]
     coverage: dict[tuple[str, str], Coverage] = field(default_factory=dict)
     kernel: str = ""
+    shown: frozenset[str] = frozenset()
     recent: Recent = field(default_factory=lambda: Recent(0, {}, 0))
     applied: Applied | None = None
     cluster: ClusterState | None = None
@@ -91,11 +95,11 @@ class Snapshot:
 
     def total(self, scope: Scope) -> dict[tuple[Hook, Family], Lengths]:
         """Counts of a scope: every device that is there, and those that were."""
-        sums = {
-            (hook, family): lengths
-            for (its_scope, hook, family), lengths in self.retired.items()
-            if its_scope is scope
-        }
+        sums: dict[tuple[Hook, Family], Lengths] = {}
+        for (its_scope, _, hook, family), lengths in self.retired.items():
+            if its_scope is scope:
+                before = sums.get((hook, family))
+                sums[hook, family] = before.add(lengths) if before else lengths
         for device in self.devices:
             if device.scope is scope:
                 add_rows(sums, device.rows)

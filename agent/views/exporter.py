@@ -24,52 +24,28 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector as MetricsCollector
 
 from agent import __version__
-from agent.settings import Interfaces
 from agent.snapshot.evidence import FAMILIES, LEGACY, Evidence
 from agent.snapshot.findings import FINDING_IDS
 from agent.snapshot.model import Family, Hook, Lengths, Link, Scope
-from agent.snapshot.snapshot import DeviceRows, Snapshot, add_rows
+from agent.snapshot.snapshot import Snapshot, add_rows
 from agent.snapshot.verdict import State, judge
 
-OTHERS = "(others)"  # the interface label of the node's devices without a name
 _LABELS = ["hook", "scope", "interface", "ip_family"]
 
 
 Sums = dict[tuple[Hook, Family], Lengths]
 
 
-def _shown(snapshot: Snapshot, interfaces: Interfaces) -> tuple[set[str], int]:
-    """Names of the node's devices to show, and how many more are summed."""
-    names = [
-        link.name
-        for link in sorted(snapshot.links, key=lambda link: link.ifindex)
-        if not link.loopback
-    ]
-    shown = [name for name in names if interfaces.wants(name)][: interfaces.most]
-    return set(shown), len(names) - len(shown)
-
-
-def series(snapshot: Snapshot, shown: set[str]) -> dict[tuple[Scope, str], Sums]:
-    """Lengths by scope and interface label.
-
-    Node devices that are `shown` stand alone, all others in `(others)`, with
-    what devices that are gone had counted; pods and other are one sum each.
-    """
+def series(snapshot: Snapshot) -> dict[tuple[Scope, str], Sums]:
+    """Lengths by scope and interface label, what is gone included."""
     found: dict[tuple[Scope, str], Sums] = {}
     for device in snapshot.devices:
-        sums = found.setdefault((device.scope, _label(device, shown)), {})
-        add_rows(sums, device.rows)
-    for (scope, hook, family), lengths in snapshot.retired.items():
-        sums = found.setdefault((scope, OTHERS if scope is Scope.NODE else ""), {})
+        add_rows(found.setdefault((device.scope, device.label), {}), device.rows)
+    for (scope, label, hook, family), lengths in snapshot.retired.items():
+        sums = found.setdefault((scope, label), {})
         before = sums.get((hook, family))
         sums[hook, family] = before.add(lengths) if before else lengths
     return found
-
-
-def _label(device: DeviceRows, shown: set[str]) -> str:
-    if device.scope is not Scope.NODE:
-        return ""
-    return device.name if device.link and device.name in shown else OTHERS
 
 
 def _lengths_metrics(found: dict[tuple[Scope, str], Sums]) -> Iterator[Metric]:
@@ -146,13 +122,13 @@ def _device_metrics(links: Iterable[Link]) -> Iterator[Metric]:
     yield from (gso, gro, tso)
 
 
-def _own_metrics(snapshot: Snapshot, kernel: str) -> Iterator[Metric]:
+def _own_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     build = GaugeMetricFamily(
         "bigtcp_build_info",
         "What runs here; always 1.",
         labels=["version", "kernel", "python_version"],
     )
-    build.add_metric([__version__, kernel, platform.python_version()], 1)
+    build.add_metric([__version__, snapshot.kernel, platform.python_version()], 1)
     attached = GaugeMetricFamily(
         "bigtcp_probe_attached", "1 if the hook is attached.", labels=["hook"]
     )
@@ -251,18 +227,17 @@ def _cilium_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     yield from (enabled, size, info, changed)
 
 
-def metrics(
-    snapshot: Snapshot, interfaces: Interfaces, kernel: str
-) -> Iterator[Metric]:
-    """Every metric of a snapshot; `kernel` is the running release."""
-    shown, summed = _shown(snapshot, interfaces)
-    yield from _lengths_metrics(series(snapshot, shown))
-    yield from _device_metrics(link for link in snapshot.links if link.name in shown)
+def metrics(snapshot: Snapshot) -> Iterator[Metric]:
+    """Every metric of a snapshot."""
+    links = [link for link in snapshot.links if not link.loopback]
+    shown = [link for link in links if link.name in snapshot.shown]
+    yield from _lengths_metrics(series(snapshot))
+    yield from _device_metrics(shown)
     yield GaugeMetricFamily(
         "bigtcp_interfaces_summed",
         "Devices of the node that stand in interface (others): left out by "
         "--interfaces, or above --max-interfaces.",
-        value=summed,
+        value=len(links) - len(shown),
     )
     coverage = GaugeMetricFamily(
         "bigtcp_coverage_ratio",
@@ -270,39 +245,47 @@ def metrics(
         labels=["interface", "direction"],
     )
     for (name, direction), covered in sorted(snapshot.coverage.items()):
-        if name in shown:
+        if name in snapshot.shown:
             coverage.add_metric([name, direction], covered.ratio)
     yield coverage
     yield from _verdict_metrics(snapshot)
     yield from _cilium_metrics(snapshot)
-    yield from _own_metrics(snapshot, kernel)
+    yield from _own_metrics(snapshot)
+
+
+_NOTHING = Snapshot(
+    taken=0,
+    edges=(),
+    devices=(),
+    links=(),
+    retired={},
+    unrecorded={},
+    attached={},
+    sources={},
+)
 
 
 class FromSource(MetricsCollector):
     """Asks for a snapshot on each scrape."""
 
-    def __init__(
-        self, source: Callable[[], Snapshot], interfaces: Interfaces, kernel: str
-    ) -> None:
+    def __init__(self, source: Callable[[], Snapshot]) -> None:
         self._source = source
-        self._interfaces = interfaces
-        self._kernel = kernel
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: or registering would take a snapshot."""
-        return []
+        """The families without samples: ?name[]= selects by them."""
+        return metrics(_NOTHING)
 
     def collect(self) -> Iterable[Metric]:
         """Metrics of a snapshot taken now."""
-        return metrics(self._source(), self._interfaces, self._kernel)
+        return metrics(self._source())
 
 
 def metrics_application(
-    source: Callable[[], Snapshot], interfaces: Interfaces, kernel: str
+    source: Callable[[], Snapshot],
 ) -> Callable[..., Iterable[bytes]]:
     """A WSGI application of the metrics alone: OpenMetrics and gzip if asked for."""
     registry = CollectorRegistry()
-    registry.register(FromSource(source, interfaces, kernel))
+    registry.register(FromSource(source))
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
     application: Callable[..., Iterable[bytes]] = make_wsgi_app(registry)

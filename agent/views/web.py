@@ -3,6 +3,7 @@
 
 import errno
 import json
+import platform
 import socket
 import sys
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ import structlog
 
 from agent import __version__
 from agent.errors import AgentError, BadValueError
-from agent.settings import Address, Interfaces
+from agent.settings import Address
 from agent.snapshot.snapshot import Snapshot
 from agent.views.exporter import metrics_application
 from agent.views.picture import picture
@@ -72,14 +73,12 @@ def _asked(
 def make_app(  # noqa: C901  a router is a list of cases
     source: Callable[[], Snapshot],
     observe: Callable[[float], Snapshot],
-    interfaces: Interfaces,
-    kernel: str,
 ) -> WsgiApp:
     """The web application: /metrics, /api/snapshot, /livez, /readyz and a page
     that links them.
     """
-    metrics_app: WsgiApp = metrics_application(source, interfaces, kernel)
-    page = _PAGE.format(version=__version__, kernel=kernel)
+    metrics_app: WsgiApp = metrics_application(source)
+    page = _PAGE.format(version=__version__, kernel=platform.release())
 
     def app(  # noqa: C901  the same list
         environ: dict[str, str], start: Callable[..., object]
@@ -131,6 +130,16 @@ class _Handler(WSGIRequestHandler):
         pass  # never a line per scrape
 
 
+def _family(address: Address) -> socket.AddressFamily:
+    """Of the address; of all addresses IPv6, which takes IPv4 along."""
+    if not address.host:
+        return socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+    found = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    return found[0][0]
+
+
 class Server(ThreadingMixIn, WSGIServer):
     """Serves an application until it is shut down, a thread per request."""
 
@@ -139,12 +148,8 @@ class Server(ThreadingMixIn, WSGIServer):
     allow_reuse_port = False
 
     def __init__(self, address: Address, app: WsgiApp) -> None:
-        self.address_family = socket.AF_INET6
-        if "." in address.host or (
-            not address.host and not socket.has_dualstack_ipv6()
-        ):
-            self.address_family = socket.AF_INET
         try:
+            self.address_family = _family(address)
             super().__init__((address.host, address.port), _Handler)
         except socket.gaierror as err:
             raise AgentError(

@@ -27,9 +27,9 @@ from agent.kernel.libbpf import program_info
 from agent.kernel.probes import Probes
 from agent.kernel.tables import collapse, merge, rows_of
 from agent.lab.netns import Namespace, pair
-from agent.settings import Interfaces
-from agent.snapshot.collector import Collector
+from agent.snapshot.collector import Collector, Surroundings
 from agent.snapshot.model import Device, DeviceId, Hook, Reading
+from agent.snapshot.naming import Naming
 from tests.process import agent, bpf_programs, fetch
 from tests.snapshot.fakes import OURS, FakeProbes, link
 
@@ -301,10 +301,10 @@ def scrape(rounds: int) -> None:
     links = [link(2 + i, f"eth{2 + i}") for i in range(20)]
     for count, budget in ((20, 20), (600, 100)):
         simulated = Simulated(count, dtypes)
-        collector = Collector(simulated, lambda: links, OURS)
+        around = Surroundings(naming=Naming(most=20))
+        collector = Collector(simulated, lambda: links, OURS, around)
         registry = CollectorRegistry()
-        named = Interfaces.parse("", 20)
-        registry.register(FromSource(collector.snapshot, named, "bench"))
+        registry.register(FromSource(collector.snapshot))
         times = []
         for _ in range(rounds):
             begun = time.perf_counter()

@@ -118,3 +118,16 @@ def test_what_was_forgotten_stays_so_while_it_stands_on_the_fast_lane(
         assert counts(restless, bridges) == {
             key: count + number for key, count in before.items()
         }
+
+
+def test_a_full_map_leaves_no_device_behind(bridges: Namespace) -> None:
+    """Who cannot be recorded is counted, and takes no room."""
+    with Probes.load([Hook.NET_DEV_START_XMIT], MAX_ROWS=16) as small:
+        send(bridges, 20)
+        reading = small.read()
+        assert len(reading.rows) <= 16
+        assert {key.device for key in reading.rows} == set(reading.devices)
+        counted = sum(row.lengths.histogram.count for row in reading.rows.values())
+        mine = 2 * 20 - counted
+        assert reading.unrecorded["map_full"] + reading.unrecorded["no_memory"] >= mine
+        assert mine > 0

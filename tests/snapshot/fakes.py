@@ -34,6 +34,7 @@ def link(ifindex: int, name: str, rx: int = 0, tx: int = 0, **more: bool) -> Lin
         in_subnet=more.get("in_subnet", False),
         parent=None,
         netnsid=None,
+        header=14,
         sizes=SIZES,
         counters=Counters(rx, tx),
     )

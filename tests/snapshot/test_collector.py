@@ -1,10 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whose device it is, what happens to the dead, and what a failing source does."""
 
+from dataclasses import replace
+
 import pytest
 
-from agent.snapshot.collector import GRACE_SECONDS, SILENCE_SECONDS, Collector
+from agent.snapshot.collector import (
+    GRACE_SECONDS,
+    RECENT_SECONDS,
+    SILENCE_SECONDS,
+    Collector,
+    Surroundings,
+)
 from agent.snapshot.model import DeviceId, Family, Hook, Link, Scope
+from agent.snapshot.naming import Naming
+from agent.views.exporter import series
 from tests.snapshot.fakes import OURS, FakeProbes, lengths, link
 
 XMIT_IPV4 = (Hook.NET_DEV_START_XMIT, Family.IPV4)
@@ -81,6 +91,108 @@ def test_a_device_that_comes_back_adds_to_what_it_had() -> None:
     world.collector.snapshot()
     world.probes.put(40, 3, lengths(2))
     assert world.collector.snapshot().total(Scope.OTHER) == {XMIT_IPV4: lengths(7)}
+
+
+def test_counts_never_change_their_series() -> None:
+    """A named device goes: what it counted stays under its name, and its place in
+    the cap is not given to another.
+    """
+    world = World()
+    world.links = [link(2, "eth0"), link(3, "eth1"), link(4, "eth2")]
+    around = Surroundings(naming=Naming(most=2))
+    collector = Collector(
+        world.probes, world.read_links, OURS, around, monotonic=lambda: world.now
+    )
+    for ifindex in (2, 3, 4):
+        world.probes.put(OURS, ifindex, lengths(ifindex))
+
+    def told() -> dict[str, int]:
+        found = series(collector.snapshot())
+        return {
+            name: sums[XMIT_IPV4].histogram.count for (_, name), sums in found.items()
+        }
+
+    before = told()
+    assert before == {"eth0": 2, "eth1": 3, "(others)": 4}
+    world.links = [link(3, "eth1"), link(4, "eth2")]
+    for world.now in (1, GRACE_SECONDS + 1, 3 * GRACE_SECONDS):
+        assert told() == before
+    assert DeviceId(OURS, 2) not in {key.device for key in world.probes.reading.rows}
+
+
+def test_a_scope_is_decided_once() -> None:
+    world = World()
+    world.probes.put(20, 3, lengths(1), peer=DeviceId(OURS, 9))
+    assert world.scopes() == {20: Scope.PODS}
+    world.links = [link(2, "eth0"), link(9, "lxc1", in_subnet=True)]
+    assert world.scopes() == {20: Scope.PODS}
+
+
+def test_an_old_reading_retires_nobody() -> None:
+    world = World()
+    world.probes.put(40, 3, lengths(5))
+    world.collector.snapshot()
+    world.probes.failing = True
+    world.now = SILENCE_SECONDS
+    assert world.collector.snapshot().total(Scope.OTHER) == {XMIT_IPV4: lengths(5)}
+    world.probes.failing = False
+    assert world.collector.snapshot().total(Scope.OTHER) == {XMIT_IPV4: lengths(5)}
+
+
+def test_what_was_retired_does_not_come_back_with_an_old_reading() -> None:
+    world = World()
+    world.probes.put(40, 3, lengths(5))
+    world.collector.snapshot()
+    world.now = SILENCE_SECONDS
+    world.collector.snapshot()
+    world.probes.failing = True
+    assert world.collector.snapshot().total(Scope.OTHER) == {XMIT_IPV4: lengths(5)}
+
+
+def test_a_device_that_nobody_knows_yet_is_left_out() -> None:
+    """The kernel counts an skb a moment before it tells whose device it was."""
+    world = World()
+    world.probes.put(20, 3, lengths(1), peer=DeviceId(OURS, 9))
+    devices = world.probes.reading.devices
+    world.probes.reading = replace(world.probes.reading, devices={})
+    assert world.scopes() == {}
+    world.probes.reading = replace(world.probes.reading, devices=devices)
+    assert world.scopes() == {20: Scope.PODS}
+
+
+def test_what_happened_lately() -> None:
+    world = World()
+    for second in range(0, 100, 10):
+        world.now = second
+        world.probes.put(OURS, 2, lengths(second))
+        recent = world.collector.snapshot().recent
+    assert recent.seconds == RECENT_SECONDS
+    assert [each.histogram.count for each in recent.rows.values()] == [30]
+
+    def wait(seconds: float) -> None:
+        world.now += seconds
+        world.probes.put(OURS, 2, lengths(97))
+
+    recent = world.collector.observe(5, wait).recent
+    assert recent.seconds == 5
+    assert [each.histogram.count for each in recent.rows.values()] == [7]
+
+
+def test_a_closed_collector_says_so() -> None:
+    world = World()
+    world.collector.close()
+    with pytest.raises(OSError, match="ending"):
+        world.collector.snapshot()
+
+
+def test_a_device_that_was_moved_brings_its_counters_along() -> None:
+    world = World()
+    world.collector.snapshot()
+    world.links = [link(5, "veth5", tx=1_000_000)]
+    world.collector.snapshot()
+    world.links = [link(5, "veth5", tx=1_010_140)]
+    world.probes.put(OURS, 5, lengths(10))
+    assert world.collector.snapshot().coverage["veth5", "tx"].ratio == 1.0
 
 
 def test_what_still_counts_or_still_stands_is_kept() -> None:

@@ -115,6 +115,7 @@ class World:
             at,
             name,
             scope,
+            "",
             Device(at, 4026530000 + netns, name, "veth", "", peer),
             self.links.get(name) if scope is Scope.NODE else None,
             rows | {(hook, family): Row(key, lengths, limit)},

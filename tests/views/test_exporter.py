@@ -4,14 +4,15 @@
 from prometheus_client.core import Metric
 
 from agent.settings import Interfaces
-from agent.snapshot.collector import Collector
+from agent.snapshot.collector import Collector, Surroundings
 from agent.snapshot.model import DeviceId, Hook
+from agent.snapshot.naming import Naming
 from agent.snapshot.snapshot import Snapshot
 from agent.views.exporter import metrics
 from tests.snapshot.fakes import OURS, FakeProbes, lengths, link
 
 
-def snapshot() -> Snapshot:
+def snapshot(interfaces: str, most: int) -> Snapshot:
     probes = FakeProbes()
     links = [link(1, "lo", loopback=True), link(2, "eth0"), link(9, "lxc1")]
     links += [link(10, "lxc2")]
@@ -21,13 +22,13 @@ def snapshot() -> Snapshot:
     probes.put(OURS, 10, lengths(1), name="lxc2")
     probes.put(20, 3, lengths(7), peer=DeviceId(OURS, 9))
     probes.put(21, 3, lengths(8), peer=DeviceId(OURS, 10))
-    return Collector(probes, lambda: links, OURS).snapshot()
+    named = Interfaces.parse(interfaces, most)
+    around = Surroundings(naming=Naming(named.wants, named.most))
+    return Collector(probes, lambda: links, OURS, around).snapshot()
 
 
 def samples(interfaces: str, most: int = 8) -> dict[str, float]:
-    found: list[Metric] = list(
-        metrics(snapshot(), Interfaces.parse(interfaces, most), "6.18")
-    )
+    found: list[Metric] = list(metrics(snapshot(interfaces, most)))
     return {
         f"{sample.name}{{{','.join(v for v in sample.labels.values())}}}": sample.value
         for metric in found
