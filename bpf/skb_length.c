@@ -24,6 +24,10 @@
 #define MAX_ROWS 16384
 #endif
 
+#ifndef MAX_POD_ADDRESSES
+#define MAX_POD_ADDRESSES 8192
+#endif
+
 #define RECENT_BITS 8 /* 50 KB a CPU */
 #define RECENT_ROWS (1 << RECENT_BITS)
 #define HOOK_BITS 2
@@ -33,6 +37,12 @@
 #define MOVING 0 /* no namespace has this cookie */
 
 #define IFF_LOOPBACK 0x8
+#define IFF_EBRIDGE (1 << 1) /* priv_flags: a bridge */
+#define IFF_OPENVSWITCH (1 << 20)
+#define IPV4_HLEN 20
+#define IPV4_DESTINATION 16
+#define IPV6_HLEN 40
+#define IPV6_DESTINATION 24
 #define ETH_HLEN 14
 #define ARPHRD_ETHER 1
 #define VLAN_HLEN 4
@@ -52,6 +62,11 @@ BPF_F_TABLE("percpu_hash", struct skb_length_key, struct skb_length_leaf, length
 BPF_F_TABLE("hash", struct device_id, struct device, devices, MAX_ROWS, NO_PREALLOC);
 BPF_PERCPU_ARRAY(recent, struct recent_row, RECENT_ROWS);
 BPF_PERCPU_ARRAY(unrecorded, u64, SKB_LENGTH_REASON_COUNT);
+
+#ifdef PER_POD
+BPF_F_TABLE("hash", struct pod_address, u32, pod_addresses, MAX_POD_ADDRESSES,
+	    NO_PREALLOC);
+#endif
 
 #ifdef TYPE_skb_shared_info
 /* A kernel function, which the verifier replaces by nothing: the result is the
@@ -189,10 +204,13 @@ static __always_inline struct skb_length_leaf *leaf_of(struct skb_length_key *ke
 	struct skb_length_key old;
 	struct skb_length_leaf *leaf;
 	struct recent_row *row;
+	u32 program = key->hook;
 
-	/* A hook has slots of its own: programs never meet in one, not even where
-	 * one may interrupt another (PREEMPT_RT). */
-	at |= key->hook << (RECENT_BITS - HOOK_BITS);
+	/* A program has slots of its own: no two meet in one, not even where one may
+	 * interrupt another (PREEMPT_RT). */
+	if (key->hook == HOOK_pod_receive)
+		program = HOOK_netif_receive_skb;
+	at |= program << (RECENT_BITS - HOOK_BITS);
 	row = recent.lookup(&at);
 
 	if (row && same_row(&row->key, key))
@@ -281,11 +299,64 @@ static __always_inline u32 limit_of(struct net_device *dev, u8 family, bool tx)
 	return 0;
 }
 
+static __always_inline void add(struct skb_length_key *key, struct sk_buff *skb,
+				struct net_device *dev, u32 length, bool tx)
+{
+	struct skb_length_leaf *leaf = leaf_of(key, dev);
+	u32 slot = skb_length_slot(length);
+
+	if (!leaf)
+		return;
+	if (slot < SKB_LENGTH_SLOTS) /* for the verifier */
+		leaf->slots[slot]++;
+	leaf->bytes += length;
+	if (length > SKB_LENGTH_BIG)
+		leaf->big_bytes += length;
+	if (length > leaf->longest)
+		leaf->longest = length;
+	leaf->segments += segments_of(skb, length);
+	leaf->limit = limit_of(dev, key->family, tx);
+	leaf->seen = bpf_jiffies64();
+}
+
+#ifdef PER_POD
+/*
+ * The ifindex of the pod that a received packet goes to, or 0.
+ *
+ * With eBPF host routing (bpf_redirect_peer) no event names the pod's device,
+ * so its address does, where the packet enters the agent's own namespace, which
+ * it does once. A bridge hands on what a port of it has received already.
+ */
+static __always_inline u32 pod_of(struct sk_buff *skb, struct net_device *dev,
+				  u32 offset, u8 family)
+{
+	struct pod_address to = {};
+	/* The network header is not yet set at this hook: data is where it will be. */
+	void *header = (void *)skb->data + offset;
+	u32 *ifindex;
+
+	if (dev->priv_flags & (IFF_EBRIDGE | IFF_OPENVSWITCH))
+		return 0;
+	if (skb->len - skb->data_len <
+	    offset + (family == FAMILY_ipv4 ? IPV4_HLEN : IPV6_HLEN)) {
+		count_unrecorded(REASON_no_address); /* its header is in a fragment */
+		return 0;
+	}
+	if (family == FAMILY_ipv4) {
+		to.words[2] = bpf_htonl(0xffff);
+		bpf_probe_read_kernel(&to.words[3], 4, header + IPV4_DESTINATION);
+	} else {
+		bpf_probe_read_kernel(&to, sizeof(to), header + IPV6_DESTINATION);
+	}
+	ifindex = pod_addresses.lookup(&to);
+	return ifindex ? *ifindex : 0;
+}
+#endif
+
 static __always_inline int record(struct sk_buff *skb, struct net_device *dev, u8 hook,
 				  bool tx)
 {
 	struct skb_length_key key = {.hook = hook};
-	struct skb_length_leaf *leaf;
 	u16 protocol = skb->protocol;
 	u32 length = skb->len, offset = 0;
 
@@ -315,21 +386,15 @@ static __always_inline int record(struct sk_buff *skb, struct net_device *dev, u
 		key.family = FAMILY_ipv6;
 	key.netns = dev->nd_net->net_cookie;
 	key.ifindex = dev->ifindex;
-	leaf = leaf_of(&key, dev);
-	if (!leaf)
-		return 0;
-
-	u32 slot = skb_length_slot(length);
-	if (slot < SKB_LENGTH_SLOTS) /* for the verifier */
-		leaf->slots[slot]++;
-	leaf->bytes += length;
-	if (length > SKB_LENGTH_BIG)
-		leaf->big_bytes += length;
-	if (length > leaf->longest)
-		leaf->longest = length;
-	leaf->segments += segments_of(skb, length);
-	leaf->limit = limit_of(dev, key.family, tx);
-	leaf->seen = bpf_jiffies64();
+	add(&key, skb, dev, length, tx);
+#ifdef PER_POD /* and -DOWN_NETNS=cookie */
+	if (hook == HOOK_netif_receive_skb && key.netns == OWN_NETNS && key.family) {
+		key.ifindex = pod_of(skb, dev, offset, key.family);
+		key.hook = HOOK_pod_receive;
+		if (key.ifindex)
+			add(&key, skb, dev, length, tx);
+	}
+#endif
 	return 0;
 }
 

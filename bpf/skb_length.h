@@ -42,6 +42,10 @@
 	X(2, net_dev_queue)      \
 	X(3, napi_gro_receive_entry)
 
+/* Rows that no tracepoint has of its own: netif_receive_skb writes them, by the
+ * address that the packet goes to, in a program compiled with -DPER_POD. */
+#define SKB_LENGTH_PSEUDO_HOOKS(X) X(4, pod_receive)
+
 #define SKB_LENGTH_FAMILIES(X) \
 	X(0, other)            \
 	X(4, ipv4)             \
@@ -51,13 +55,16 @@
 #define SKB_LENGTH_REASONS(X) \
 	X(0, map_full)        \
 	X(1, no_memory)       \
-	X(2, no_device)
-#define SKB_LENGTH_REASON_COUNT 3
+	X(2, no_device)       \
+	X(3, no_address) /* in its device's row, but whose pod's is it? */
+#define SKB_LENGTH_REASON_COUNT 4
 
 #define SKB_LENGTH_HOOK(number, name) HOOK_##name = number,
 #define SKB_LENGTH_FAMILY(number, name) FAMILY_##name = number,
 #define SKB_LENGTH_REASON(number, name) REASON_##name = number,
-enum skb_length_hook { SKB_LENGTH_HOOKS(SKB_LENGTH_HOOK) };
+enum skb_length_hook {
+	SKB_LENGTH_HOOKS(SKB_LENGTH_HOOK) SKB_LENGTH_PSEUDO_HOOKS(SKB_LENGTH_HOOK)
+};
 enum skb_length_family { SKB_LENGTH_FAMILIES(SKB_LENGTH_FAMILY) };
 enum skb_length_reason { SKB_LENGTH_REASONS(SKB_LENGTH_REASON) };
 
@@ -78,6 +85,12 @@ struct skb_length_key {
 	__u8 hook;
 	__u8 family;
 	__u16 pad;
+};
+
+/* A pod's address: IPv4 as ::ffff:a.b.c.d. The value in `pod_addresses` is the
+ * ifindex under which the pod is counted, the host side of its device. */
+struct pod_address {
+	__u32 words[4];
 };
 
 /* One CPU's share of a row; lengths are L3 lengths in bytes. */

@@ -23,11 +23,12 @@ class Contract:
     """Lists of skb_length.h; what has a number is keyed by it.
 
     `edges` are upper edges in bytes, inclusive; one more slot than edges
-    takes what is longer than all of them.
+    takes what is longer than all of them. `pseudo_hooks` are no tracepoints.
     """
 
     edges: tuple[int, ...]
     hooks: dict[int, str]
+    pseudo_hooks: dict[int, str]
     families: dict[int, str]
     reasons: dict[int, str]
 
@@ -46,6 +47,7 @@ class Contract:
         return cls(
             edges=tuple(int(edge) for edge in entries("SKB_LENGTH_EDGES").values()),
             hooks=entries("SKB_LENGTH_HOOKS"),
+            pseudo_hooks=entries("SKB_LENGTH_PSEUDO_HOOKS"),
             families=entries("SKB_LENGTH_FAMILIES"),
             reasons=entries("SKB_LENGTH_REASONS"),
         )

@@ -24,6 +24,7 @@ _NEEDED: dict[str, tuple[tuple[str, str], ...]] = {
         ("int", "ifindex"),
         ("u32", "flags"),
         ("u16", "type"),
+        ("u32", "priv_flags"),
         ("u32", "gso_max_size"),
         ("u32", "gro_max_size"),
         ("struct net *", "nd_net"),
@@ -34,6 +35,7 @@ _NEEDED: dict[str, tuple[tuple[str, str], ...]] = {
     "sk_buff": (
         ("struct net_device *", "dev"),
         ("u32", "len"),
+        ("u32", "data_len"),
         ("u32", "end"),
         ("u64", "head"),
         ("u64", "data"),

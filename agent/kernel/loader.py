@@ -29,6 +29,7 @@ from agent.kernel.layout import layout
 
 MAX_ROWS = 16384
 _MAPS = ("lengths", "recent", "devices", "unrecorded")
+_POD_MAP = "pod_addresses"  # there with PER_POD only
 _DETAIL_LINES = 25
 # Under QEMU without KVM compiling takes 8 s, on hardware 0.2 s.
 _PATIENCE_SECONDS = 90.0
@@ -59,13 +60,20 @@ class Loaded:
 class Loader:
     """A running child. Start it early: it needs 0.2 s of its own."""
 
-    def __init__(self, hooks: Sequence[str], **defines: int) -> None:
-        """`defines`: what skb_length.c lets be defined, MAX_ROWS, IDLE_JIFFIES."""
+    def __init__(
+        self, hooks: Sequence[str], *, pods_of: int | None = None, **defines: int
+    ) -> None:
+        """`pods_of`: the net_cookie of the namespace whose pods are counted each
+        by itself, None for no such thing. `defines`: what skb_length.c lets be
+        defined, MAX_ROWS, IDLE_JIFFIES, MAX_POD_ADDRESSES.
+        """
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket = ours
         # A file, not a pipe: nobody reads while clang may fill it.
         self._output = tempfile.TemporaryFile()
         defines = {"MAX_ROWS": MAX_ROWS} | defines
+        if pods_of is not None:
+            defines |= {"PER_POD": 1, "OWN_NETNS": pods_of}
         request = json.dumps({"hooks": list(hooks), "defines": defines})
         with its:
             # -P: a bcc.py in the working directory must not become our compiler;
@@ -261,7 +269,8 @@ def _load(
     with _telling("this process may not use BPF", _CAP_HINT):
         os.close(libbpf.create_map())
     bpf = _compile(btf, defines)
-    fds = {f"map:{name}": bpf[name].map_fd for name in _MAPS}
+    maps = (*_MAPS, _POD_MAP) if "PER_POD" in defines else _MAPS
+    fds = {f"map:{name}": bpf[name].map_fd for name in maps}
     failed: dict[str, KernelError] = {}
     for hook in hooks:
         try:
