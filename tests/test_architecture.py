@@ -26,7 +26,7 @@ MAY = {
 ONLY = {
     "bcc": {"kernel/loader.py"},
     "numpy": {"kernel/probes.py", "kernel/tables.py"},
-    "prometheus_client": {"views/exporter.py"},
+    "prometheus_client": {"views/exporter.py", "views/pod_metrics.py"},
     "kubernetes": {"cluster/kube.py"},
     "urllib3": {"cluster/kube.py"},
     "yaml": {"cluster/kube.py"},

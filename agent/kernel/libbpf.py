@@ -15,6 +15,7 @@ from functools import cache
 KIND_STRUCT, KIND_TYPEDEF, KIND_FUNC = 4, 8, 12
 _PROG_TYPE_TRACING, _TRACE_RAW_TP, _MAP_TYPE_ARRAY = 26, 23, 2
 _VERIFIER_LOG_BYTES = 1 << 20
+NO_ROOM = (errno.E2BIG, errno.ENOMEM)  # update() in a hash map
 
 
 class _BtfType(c.Structure):
@@ -297,6 +298,12 @@ def lookup(fd: int, key: bytes, value_size: int) -> bytes:
     if _library().bpf_map_lookup_elem(fd, key, value):
         raise _fail()
     return value.raw
+
+
+def update(fd: int, key: bytes, value: bytes) -> None:
+    """Set the value of a key; OSError(E2BIG) where the map is full."""
+    if _library().bpf_map_update_elem(fd, key, value, c.c_uint64(0)):
+        raise _fail()
 
 
 def remove(fd: int, key: bytes) -> None:

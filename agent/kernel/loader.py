@@ -41,7 +41,7 @@ class Loaded:
 
     `formats` maps a map's name to the numpy formats of its key and leaf, as
     BCC describes the C structs. `failed` says of hooks that could not be
-    attached why not.
+    attached why not. `pods_of` is what was asked for.
     """
 
     maps: dict[str, int]
@@ -50,6 +50,7 @@ class Loaded:
     failed: dict[str, str]
     formats: dict[str, tuple[Any, Any]]
     max_rows: int
+    pods_of: int | None
 
     def close(self) -> None:
         """Detach and free: the last holder of these fds lets go of them."""
@@ -69,6 +70,7 @@ class Loader:
         """
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket = ours
+        self._pods_of = pods_of
         # A file, not a pipe: nobody reads while clang may fill it.
         self._output = tempfile.TemporaryFile()
         defines = {"MAX_ROWS": MAX_ROWS} | defines
@@ -153,6 +155,7 @@ class Loader:
             failed=answer["failed"],
             formats={name: tuple(pair) for name, pair in answer["formats"].items()},
             max_rows=answer["max_rows"],
+            pods_of=self._pods_of,
         )
 
     def _died(self) -> KernelError:

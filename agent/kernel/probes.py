@@ -6,9 +6,10 @@ counts on the fast lane of some CPUs, `recent` (leaf_of() in bpf/skb_length.c).
 """
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from threading import Lock
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,19 @@ import numpy.typing as npt
 from agent.kernel import libbpf
 from agent.kernel.contract import Contract, bpf_directory
 from agent.kernel.loader import Loaded, Loader
-from agent.kernel.tables import Table, collapse, devices_of, merge, row_keys, rows_of
-from agent.snapshot.model import DeviceId, Hook, Lengths, Reading, Row, RowKey
+from agent.kernel.pods import MAX_PODS, Addresses, Received
+from agent.kernel.tables import (
+    Table,
+    are_pods,
+    collapse,
+    devices_of,
+    merge,
+    pod_keys,
+    pods_of,
+    row_keys,
+    rows_of,
+)
+from agent.snapshot.model import DeviceId, Family, Hook, Lengths, Reading, Row, RowKey
 
 _MOVING = 0  # as in bpf/skb_length.c; an empty slot has no ifindex either
 _TRIES = 3
@@ -28,13 +40,32 @@ def _moving(recent: npt.NDArray[Any]) -> bool:
     return bool(((keys["netns"] == _MOVING) & (keys["ifindex"] != 0)).any())
 
 
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _as_before(key: K, now: dict[K, V], before: dict[K, V]) -> None:
+    now.pop(key, None)
+    if key in before:
+        now[key] = before[key]
+
+
+class _Counted(NamedTuple):
+    """One look at the maps; keys that stand on the fast lane beside it."""
+
+    rows: dict[RowKey, Row]
+    pods: dict[tuple[int, Family], Lengths]
+    fast: npt.NDArray[Any]
+
+
 class Probes:
     """The attached programs. Closing them detaches; the kernel frees the rest."""
 
     def __init__(self, loaded: Loaded, contract: Contract) -> None:
         self._loaded = loaded
         self._contract = contract
-        self._hooks = {name: number for number, name in contract.hooks.items()}
+        hooks = contract.hooks | contract.pseudo_hooks
+        self._hooks = {name: number for number, name in hooks.items()}
         self._families = {name: number for number, name in contract.families.items()}
         self._cpus = libbpf.possible_cpus()
         self._lengths = Table(
@@ -49,14 +80,25 @@ class Probes:
         # What was forgotten while a part of it was on the fast lane, where
         # only the kernel can delete: that part is taken off until it is gone.
         self._forgotten: dict[RowKey, Lengths] = {}
-        # The last reading, nothing taken off.
-        self._settled: dict[RowKey, Row] = {}
-        self._fast: npt.NDArray[Any] = np.zeros(0, self._recent.dtypes[1])
+        # The last look, nothing taken off.
+        self._last = _Counted({}, {}, np.zeros(0, self._recent.dtypes[1]))
+        self._own_netns = loaded.pods_of
+        self._received = Received()
+        self._pods_lock = Lock()
+        self._addresses: Addresses | None = None
+        if "pod_addresses" in loaded.maps:
+            self._addresses = Addresses(loaded.maps["pod_addresses"])
 
     @classmethod
-    def load(cls, hooks: Sequence[Hook], **defines: int) -> Self:
-        """Compile, load and attach now; KernelError where that cannot be."""
-        return cls.from_loader(Loader(hooks, **defines))
+    def load(
+        cls, hooks: Sequence[Hook], *, pods_of: int | None = None, **defines: int
+    ) -> Self:
+        """Compile, load and attach now; KernelError where that cannot be.
+
+        `pods_of`: the net_cookie of the agent's namespace, to count what each
+        pod receives (set_pod_addresses).
+        """
+        return cls.from_loader(Loader(hooks, pods_of=pods_of, **defines))
 
     @classmethod
     def from_loader(cls, loader: Loader) -> Self:
@@ -96,17 +138,38 @@ class Probes:
         """Key and leaf of the `lengths` map, as the kernel lays them out."""
         return self._lengths.dtypes
 
+    def set_pod_addresses(
+        self, addresses: Mapping[str, int], most: int = MAX_PODS
+    ) -> int:
+        """Say which pods there are: IP address to ifindex of the host side.
+
+        The first `most` pods, and for as long as they stay, have rows of their
+        own, all others one together. Those that are not named any more are
+        forgotten. How many addresses found no room in the map. From any thread.
+        """
+        if self._addresses is None:
+            msg = "the probes were loaded without pods_of"
+            raise ValueError(msg)
+        with self._pods_lock:
+            return self._addresses.set(addresses, most)
+
     def read(self) -> Reading:
         """All counters now; OSError where a map cannot be read."""
-        rows, fast = self._rows()
-        self._settled, self._fast = dict(rows), fast
+        counted = self._counted()
+        self._last = counted._replace(rows=dict(counted.rows))
+        rows, pods = counted.rows, counted.pods
         if self._forgotten:
             self._take_off_forgotten(rows)
+        if self._addresses:
+            with self._pods_lock:
+                pods = self._forget_pods(counted)
         return Reading(
             self._contract.edges,
             rows,
             devices_of(*self._devices.read()),
             self._unrecorded(),
+            pods,
+            dict(self._received.gone),
         )
 
     def forget(self, rows: Iterable[RowKey], devices: Iterable[DeviceId]) -> None:
@@ -122,7 +185,7 @@ class Probes:
             try:
                 self._delete(key)
             except OSError:
-                left = self._settled.get(key)
+                left = self._last.rows.get(key)
             if left is not None:
                 self._forgotten[key] = left.lengths
         for device in devices:
@@ -130,10 +193,13 @@ class Probes:
 
     def _fast_parts(self) -> dict[RowKey, Row]:
         """What of each row stood on the fast lane when it was last read."""
-        return rows_of(*merge(self._fast["key"], self._fast["leaf"]), self._contract)
+        keys, leaves = self._last.fast["key"], self._last.fast["leaf"]
+        mine = ~are_pods(keys, self._contract)
+        return rows_of(*merge(keys[mine], leaves[mine]), self._contract)
 
-    def _rows(self) -> tuple[dict[RowKey, Row], npt.NDArray[Any]]:
-        """Rows, and what stands on the fast lane: keys and leaves of shape (n,).
+    def _counted(self) -> _Counted:
+        """Rows of devices and of pods, and what stands on the fast lane: keys and
+        leaves of shape (n,).
 
         A row that moved from the one map to the other meanwhile would be counted
         twice or not at all: it stays as it was read before.
@@ -145,23 +211,36 @@ class Probes:
             moved = fast["key"] != after["key"]
             if not moved.any() and not _moving(fast):
                 break
-        used = fast["key"]["netns"] != _MOVING
-        total = merge(
-            np.concatenate((keys, fast["key"][used])),
-            np.concatenate((collapse(leaves), fast["leaf"][used])),
-        )
-        rows = rows_of(*total, self._contract)
         if _moving(fast):  # whose row it is cannot be told
             raise OSError("rows move while they are read")
-        for copy in (fast, after):
-            for key in row_keys(
-                copy["key"][moved & (copy["key"]["netns"] != _MOVING)], self._contract
-            ):
-                if key in self._settled:
-                    rows[key] = self._settled[key]
-                else:
-                    rows.pop(key, None)
-        return rows, fast[used]
+        used = fast[fast["key"]["netns"] != _MOVING]
+        keys, leaves = merge(
+            np.concatenate((keys, used["key"])),
+            np.concatenate((collapse(leaves), used["leaf"])),
+        )
+        of_pods = are_pods(keys, self._contract)
+        rows = rows_of(keys[~of_pods], leaves[~of_pods], self._contract)
+        pods = pods_of(keys[of_pods], leaves[of_pods], self._contract)
+        restless = np.concatenate((fast["key"][moved], after["key"][moved]))
+        restless = restless[restless["netns"] != _MOVING]
+        of_pods = are_pods(restless, self._contract)
+        for key in row_keys(restless[~of_pods], self._contract):
+            _as_before(key, rows, self._last.rows)
+        for pod in pod_keys(restless[of_pods], self._contract):
+            _as_before(pod, pods, self._last.pods)
+        return _Counted(rows, pods, used)
+
+    def _forget_pods(self, counted: _Counted) -> dict[tuple[int, Family], Lengths]:
+        """What living pods received; rows of the dead go into a sum."""
+        assert self._addresses is not None
+        keys = counted.fast["key"]
+        fast = set(pod_keys(keys[are_pods(keys, self._contract)], self._contract))
+        alive, dead = self._received.split(counted.pods, self._addresses.rows, fast)
+        for ifindex, family in dead:
+            self._remove(self._own_netns or 0, ifindex, "pod_receive", family)
+        if dead:
+            self._received.keep(dead, self._counted().pods)
+        return alive
 
     def _take_off_forgotten(self, rows: dict[RowKey, Row]) -> None:
         fast = self._fast_parts()
@@ -180,11 +259,14 @@ class Probes:
                         self._delete_device(key.device)
 
     def _delete(self, key: RowKey) -> None:
+        self._remove(key.device.netns, key.device.ifindex, key.hook, key.family)
+
+    def _remove(self, netns: int, ifindex: int, hook: str, family: str) -> None:
         self._lengths.remove(
-            netns=key.device.netns,
-            ifindex=key.device.ifindex,
-            hook=self._hooks[key.hook],
-            family=self._families[key.family],
+            netns=netns,
+            ifindex=ifindex,
+            hook=self._hooks[hook],
+            family=self._families[family],
         )
 
     def _delete_device(self, device: DeviceId) -> None:

@@ -4,6 +4,7 @@
 Sums are exact: uint64 throughout, as in the kernel.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -135,17 +136,49 @@ def rows_of(
     keys: npt.NDArray[Any], leaves: npt.NDArray[Any], contract: Contract
 ) -> dict[RowKey, Row]:
     """Rows from keys and leaves, both of shape (n,)."""
+    return {
+        key: Row(key, lengths, limit)
+        for key, lengths, limit in zip(
+            row_keys(keys, contract),
+            _lengths(leaves, contract),
+            leaves["limit"].tolist(),
+            strict=True,
+        )
+    }
+
+
+def _lengths(leaves: npt.NDArray[Any], contract: Contract) -> Iterator[Lengths]:
     columns = (
         leaves[name].tolist()
-        for name in ("slots", "bytes", "big_bytes", "segments", "longest", "limit")
+        for name in ("slots", "bytes", "big_bytes", "segments", "longest")
     )
-    rows = {}
-    for key, slots, size, big, segments, longest, limit in zip(
-        row_keys(keys, contract), *columns, strict=True
-    ):
+    for slots, size, big, segments, longest in zip(*columns, strict=True):
         histogram = Histogram(contract.edges, tuple(slots), size, big)
-        rows[key] = Row(key, Lengths(histogram, segments, longest), limit)
-    return rows
+        yield Lengths(histogram, segments, longest)
+
+
+def are_pods(keys: npt.NDArray[Any], contract: Contract) -> npt.NDArray[Any]:
+    """Which keys are not a device's, but a pod's: true or false, shape (n,)."""
+    mask: npt.NDArray[Any] = np.isin(keys["hook"], list(contract.pseudo_hooks))
+    return mask
+
+
+def pod_keys(keys: npt.NDArray[Any], contract: Contract) -> list[tuple[int, Family]]:
+    """Keys of pods, as (ifindex, family)."""
+    families = {number: Family(name) for number, name in contract.families.items()}
+    return [
+        (ifindex, families[family])
+        for ifindex, family in zip(
+            keys["ifindex"].tolist(), keys["family"].tolist(), strict=True
+        )
+    ]
+
+
+def pods_of(
+    keys: npt.NDArray[Any], leaves: npt.NDArray[Any], contract: Contract
+) -> dict[tuple[int, Family], Lengths]:
+    """What pods received, by (ifindex, family), from keys and leaves of pods."""
+    return dict(zip(pod_keys(keys, contract), _lengths(leaves, contract), strict=True))
 
 
 def devices_of(

@@ -226,6 +226,8 @@ class Collector:
             sources={source.name: source.state for source in sources}
             | (cluster.sources if cluster else {}),
             coverage=self._coverage(devices, links),
+            pods_received=reading.pods_received,
+            pods_gone=reading.pods_gone,
             kernel=self._kernel,
             shown=frozenset(self._naming.shown),
             recent=recent,

@@ -56,6 +56,13 @@ class Histogram:
             return self
         return self._with(before, -1)
 
+    def coarser(self, edges: tuple[int, ...]) -> Self:
+        """The same counts between fewer edges, which must be some of ours."""
+        cumulative = dict(zip(self.edges, self.cumulative, strict=False))
+        upto = [*(cumulative[edge] for edge in edges), self.count]
+        slots = (now - below for now, below in zip(upto, [0, *upto], strict=False))
+        return type(self)(edges, tuple(slots), self.bytes, self.big_bytes)
+
     def above(self, edge: int) -> int:
         """How many skbs are longer than `edge`, which must be one of the edges."""
         return sum(self.slots[self.edges.index(edge) + 1 :])

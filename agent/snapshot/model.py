@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The nouns of a Snapshot. All lengths and sizes are bytes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
 
@@ -115,17 +115,25 @@ class Row:
     limit: int
 
 
+OTHER_PODS = 0  # where an ifindex is asked for; no device has it
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """Everything the maps hold, at one moment.
 
-    `unrecorded`: skbs that are in no row, by reason.
+    `unrecorded`: skbs that are in no row, by reason. `pods_received`: what went
+    to each pod, by the ifindex of its host side, `OTHER_PODS` for those beyond
+    the cap; empty unless asked for. `pods_gone`: the same of pods that are gone,
+    summed.
     """
 
     edges: tuple[int, ...]
     rows: dict[RowKey, Row]
     devices: dict[DeviceId, Device]
     unrecorded: dict[str, int]
+    pods_received: dict[tuple[int, Family], Lengths] = field(default_factory=dict)
+    pods_gone: dict[Family, Lengths] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

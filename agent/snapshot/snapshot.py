@@ -72,6 +72,7 @@ class Snapshot:
 
     `retired` holds the counts of devices that are gone: per scope they stay
     in every sum. `attached` says of each hook that was asked for whether it is.
+    `pods_received` and `pods_gone` are the reading's.
     `kernel` is the running release, `shown` the names of the devices that stand
     alone in metrics. `applied` and `cluster` are None where there is no Cilium
     agent, no API server; of each source that is not up `problems` says why.
@@ -86,6 +87,8 @@ class Snapshot:
     attached: dict[Hook, bool]
     sources: dict[str, Source]
     coverage: dict[tuple[str, str], Coverage] = field(default_factory=dict)
+    pods_received: dict[tuple[int, Family], Lengths] = field(default_factory=dict)
+    pods_gone: dict[Family, Lengths] = field(default_factory=dict)
     kernel: str = ""
     shown: frozenset[str] = frozenset()
     recent: Recent = field(default_factory=lambda: Recent(0, {}, 0))

@@ -27,12 +27,15 @@ from agent import __version__
 from agent.snapshot.evidence import FAMILIES, LEGACY, Evidence
 from agent.snapshot.findings import FINDING_IDS
 from agent.snapshot.model import Family, Hook, Lengths, Link, Scope
+from agent.snapshot.pods import NO_PODS, PodsTraffic
 from agent.snapshot.snapshot import Snapshot, add_rows
 from agent.snapshot.verdict import State, judge
+from agent.views.pod_metrics import pod_metrics
 
 _LABELS = ["hook", "scope", "interface", "ip_family"]
 
 
+PodsOf = Callable[[Snapshot], PodsTraffic]
 Sums = dict[tuple[Hook, Family], Lengths]
 
 
@@ -227,7 +230,7 @@ def _cilium_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     yield from (enabled, size, info, changed)
 
 
-def metrics(snapshot: Snapshot) -> Iterator[Metric]:
+def metrics(snapshot: Snapshot, pods: PodsTraffic | None = None) -> Iterator[Metric]:
     """Every metric of a snapshot."""
     links = [link for link in snapshot.links if not link.loopback]
     shown = [link for link in links if link.name in snapshot.shown]
@@ -248,6 +251,8 @@ def metrics(snapshot: Snapshot) -> Iterator[Metric]:
         if name in snapshot.shown:
             coverage.add_metric([name, direction], covered.ratio)
     yield coverage
+    if pods is not None:
+        yield from pod_metrics(pods)
     yield from _verdict_metrics(snapshot)
     yield from _cilium_metrics(snapshot)
     yield from _own_metrics(snapshot)
@@ -268,24 +273,31 @@ _NOTHING = Snapshot(
 class FromSource(MetricsCollector):
     """Asks for a snapshot on each scrape."""
 
-    def __init__(self, source: Callable[[], Snapshot]) -> None:
+    def __init__(
+        self, source: Callable[[], Snapshot], pods: PodsOf | None = None
+    ) -> None:
         self._source = source
+        self._pods = pods
 
     def describe(self) -> Iterable[Metric]:
         """The families without samples: ?name[]= selects by them."""
-        return metrics(_NOTHING)
+        return metrics(_NOTHING, NO_PODS if self._pods else None)
 
     def collect(self) -> Iterable[Metric]:
         """Metrics of a snapshot taken now."""
-        return metrics(self._source())
+        snapshot = self._source()
+        return metrics(snapshot, self._pods(snapshot) if self._pods else None)
 
 
 def metrics_application(
-    source: Callable[[], Snapshot],
+    source: Callable[[], Snapshot], pods: PodsOf | None = None
 ) -> Callable[..., Iterable[bytes]]:
-    """A WSGI application of the metrics alone: OpenMetrics and gzip if asked for."""
+    """A WSGI application of the metrics alone: OpenMetrics and gzip if asked for.
+
+    `pods` tells what single pods did in a snapshot, where that is wanted.
+    """
     registry = CollectorRegistry()
-    registry.register(FromSource(source))
+    registry.register(FromSource(source, pods))
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
     application: Callable[..., Iterable[bytes]] = make_wsgi_app(registry)

@@ -18,7 +18,7 @@ from agent import __version__
 from agent.errors import AgentError, BadValueError
 from agent.settings import Address
 from agent.snapshot.snapshot import Snapshot
-from agent.views.exporter import metrics_application
+from agent.views.exporter import PodsOf, metrics_application
 from agent.views.picture import picture
 
 _REQUEST_SECONDS = 10
@@ -73,11 +73,12 @@ def _asked(
 def make_app(  # noqa: C901  a router is a list of cases
     source: Callable[[], Snapshot],
     observe: Callable[[float], Snapshot],
+    pods: PodsOf | None = None,
 ) -> WsgiApp:
     """The web application: /metrics, /api/snapshot, /livez, /readyz and a page
     that links them.
     """
-    metrics_app: WsgiApp = metrics_application(source)
+    metrics_app: WsgiApp = metrics_application(source, pods)
     page = _PAGE.format(version=__version__, kernel=platform.release())
 
     def app(  # noqa: C901  the same list
