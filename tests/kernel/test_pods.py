@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Known packets from pod to pod: each pod's row holds exactly these."""
+
+import contextlib
+from bisect import bisect_left
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from agent.kernel.links import Rtnetlink
+from agent.kernel.probes import Probes
+from agent.lab.netns import namespaces
+from agent.snapshot.collector import Collector
+from agent.snapshot.model import OTHER_PODS, Family, Hook, Lengths
+from agent.snapshot.pods import PodName, PodTraffic, traffic_of
+from tests.kernel.nodes import (
+    FAMILIES,
+    Node,
+    Pod,
+    ebpf_host_routing,
+    send,
+    transfer,
+    two_nodes,
+)
+
+HOOKS = [Hook.NET_DEV_START_XMIT, Hook.NETIF_RECEIVE_SKB]
+SIZES = [600, 1500, 1501, 4096, 4097, 8000, 8992] * 3
+BIG = 196608
+
+World = tuple[Node, Node, Pod, Pod, Pod]
+
+
+@pytest.fixture(scope="module", params=["legacy routing", "eBPF host routing"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    with two_nodes() as nodes, contextlib.ExitStack() as stack:
+        if request.param == "eBPF host routing":
+            stack.enter_context(ebpf_host_routing(*nodes[:2]))
+        yield nodes
+
+
+@contextlib.contextmanager
+def counting(node: Node, **defines: int) -> Iterator[Probes]:
+    with Probes.load(HOOKS, pods_of=node.space.cookie, **defines) as probes:
+        assert probes.failures == {}
+        yield probes
+
+
+def traffic(probes: Probes, node: Node) -> dict[int, PodTraffic]:
+    """What a collector in the node says of its pods, by their host sides."""
+    with contextlib.closing(node.space.call(Rtnetlink)) as rtnetlink:
+        snapshot = Collector(probes, rtnetlink.links, node.space.cookie).snapshot()
+    names = {pod.host: PodName("default", pod.space.name) for pod in node.pods}
+    return {pod.ifindex: pod for pod in traffic_of(snapshot, names)}
+
+
+def expect(lengths: Lengths | None, sizes: list[int]) -> None:
+    """Exactly these, apart from what is no longer than 512 bytes."""
+    if not sizes:
+        assert lengths is None or not lengths.histogram.above(512)
+        return
+    assert lengths is not None
+    edges = lengths.histogram.edges
+    slots = [0] * (len(edges) + 1)
+    for size in sizes:
+        slots[bisect_left(edges, size)] += 1
+    assert list(lengths.histogram.slots[2:]) == slots[2:]
+    assert lengths.longest == max(sizes)
+
+
+def received(probes: Probes, pod: Pod, family: Family) -> Lengths | None:
+    return probes.read().pods_received.get((pod.host, family))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_pod_and_direction_has_exactly_its_packets(
+    world: World, family: Family
+) -> None:
+    """To a pod of the node, to one of the other node, and from it; seen by both
+    nodes' agents, of which each knows only its own pods."""
+    node1, node2, a, b, c = world
+    to_b, to_c, from_c = SIZES, SIZES * 2, SIZES * 3
+    with counting(node1) as one, counting(node2) as two:
+        one.set_pod_addresses(node1.pod_addresses)
+        two.set_pod_addresses(node2.pod_addresses)
+        send(a, b, family, to_b)
+        send(a, c, family, to_c)
+        send(c, a, family, from_c)
+        here, there = traffic(one, node1), traffic(two, node2)
+        for pod, seen, sent, got in (
+            (a, here[a.host], to_b + to_c, from_c),
+            (b, here[b.host], [], to_b),
+            (c, there[c.host], from_c, to_c),
+        ):
+            expect(seen.sent.get(family), sent)
+            expect(seen.received.get(family), got)
+            # By address there is nothing but what was sent to it: the bytes too.
+            lengths = received(one if pod.node is node1 else two, pod, family)
+            assert lengths is not None
+            assert lengths.histogram.bytes == sum(got)
+            assert lengths.segments == len(got)
+        for probes in (one, two):
+            assert not any(probes.read().unrecorded.values())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_big_tcp_arrives_as_it_was_sent(world: World, family: Family) -> None:
+    """IPv6 with its hop-by-hop header (before Linux 7.0): as long as when sent."""
+    node1, node2, a, _, c = world
+    for node in (node1, node2):
+        node.space.set_sizes("eth0", BIG)
+        for pod in node.pods:
+            pod.space.set_sizes("eth0", BIG)
+            node.space.set_sizes(pod.device, BIG)
+    with counting(node1) as one, counting(node2) as two:
+        one.set_pod_addresses(node1.pod_addresses)
+        two.set_pod_addresses(node2.pod_addresses)
+        transfer(a, c, family, 16 << 20)
+        sent = traffic(one, node1)[a.host].sent[family]
+        got = traffic(two, node2)[c.host].received[family]
+    assert got.longest > 65536
+    assert got.histogram.above(65536) == sent.histogram.above(65536) > 0
+    assert got.histogram.slots[2:] == sent.histogram.slots[2:]
+    assert got.histogram.bytes > 16 << 20
+
+
+def test_a_row_of_a_pod_is_no_device(world: World) -> None:
+    node1, _, a, b, _ = world
+    with counting(node1) as probes:
+        probes.set_pod_addresses(node1.pod_addresses)
+        send(a, b, Family.IPV4, SIZES)
+        reading = probes.read()
+        assert reading.pods_received.keys() == {(b.host, Family.IPV4)}
+        assert {key.hook for key in reading.rows} <= set(HOOKS)
+        mine = {key.device for key in reading.rows}
+        assert mine <= reading.devices.keys()
+
+
+def test_an_address_moves_and_pods_go(world: World) -> None:
+    """Without a lost count: what left a pod's row stands in the sum."""
+    node1, _, a, b, _ = world
+    address = b.addresses[Family.IPV4]
+    with counting(node1, IDLE_JIFFIES=1) as probes:
+        probes.set_pod_addresses({address: b.host})
+        send(a, b, Family.IPV4, SIZES)
+        probes.set_pod_addresses({address: 4242})
+        send(a, b, Family.IPV4, SIZES * 2)
+        reading = probes.read()
+        expect(reading.pods_gone[Family.IPV4], SIZES)
+        assert reading.pods_received.keys() == {(4242, Family.IPV4)}
+        expect(reading.pods_received[4242, Family.IPV4], SIZES * 2)
+        probes.set_pod_addresses({})
+        for _ in range(3):
+            send(a, b, Family.IPV4, SIZES)
+            reading = probes.read()
+            assert reading.pods_received == {}
+            expect(reading.pods_gone[Family.IPV4], SIZES * 3)
+        probes.set_pod_addresses({address: b.host})  # the same again: from zero
+        assert probes.read().pods_received == {}
+        send(a, b, Family.IPV4, SIZES)
+        reading = probes.read()
+        expect(reading.pods_received[b.host, Family.IPV4], SIZES)
+        expect(reading.pods_gone[Family.IPV4], SIZES * 3)
+
+
+def test_above_the_cap_pods_are_one_row(world: World) -> None:
+    """The first keep theirs, also when one comes that would stand before them."""
+    node1, _, a, b, _ = world
+    a4, b4 = a.addresses[Family.IPV4], b.addresses[Family.IPV4]
+    with counting(node1) as probes:
+        probes.set_pod_addresses({b4: b.host}, most=1)
+        probes.set_pod_addresses({a4: a.host, b4: b.host}, most=1)
+        send(a, b, Family.IPV4, SIZES)
+        send(b, a, Family.IPV4, SIZES * 2)
+        found = probes.read().pods_received
+        assert found.keys() == {(b.host, Family.IPV4), (OTHER_PODS, Family.IPV4)}
+        expect(found[b.host, Family.IPV4], SIZES)
+        expect(found[OTHER_PODS, Family.IPV4], SIZES * 2)
+        probes.set_pod_addresses({a4: a.host}, most=1)  # a place is free
+        send(b, a, Family.IPV4, SIZES)
+        found = probes.read().pods_received
+        expect(found[a.host, Family.IPV4], SIZES)
+        expect(found[OTHER_PODS, Family.IPV4], SIZES * 2)
+
+
+def test_addresses_without_room_are_told() -> None:
+    with namespaces("node") as (space,):
+        load = partial(Probes.load, HOOKS, pods_of=space.cookie)
+        with load(MAX_POD_ADDRESSES=4) as probes:
+            many = {f"10.0.0.{number}": number for number in range(1, 8)}
+            assert probes.set_pod_addresses(many) == len(many) - 4
+            assert probes.set_pod_addresses({"10.0.0.9": 9}) == 0
+            with pytest.raises(ValueError, match="nowhere"):
+                probes.set_pod_addresses({"nowhere": 1})
+
+
+def test_pods_must_be_asked_for(probes: Probes) -> None:
+    with pytest.raises(ValueError, match="pods_of"):
+        probes.set_pod_addresses({"10.0.0.1": 1})
+    assert probes.read().pods_received == {}
