@@ -28,8 +28,8 @@ _BPF_TCX_INGRESS = 46
 _HOST_ROUTING = r"""
 #include <uapi/linux/bpf.h>
 /* BCC's own declaration lacks an argument. */
-static long (*redirect_neigh)(u32 ifindex, void *params, int length,
-			      u64 flags) = (void *)BPF_FUNC_redirect_neigh;
+static long (*redirect_neigh)(u32, void *, int, u64) =
+	(void *)BPF_FUNC_redirect_neigh;
 struct address { u32 words[4]; };
 struct pod { u32 ifindex; u8 mac[6]; u16 pad; };
 BPF_TABLE("hash", struct address, struct pod, pods, 64);

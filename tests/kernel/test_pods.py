@@ -2,6 +2,7 @@
 """Known packets from pod to pod: each pod's row holds exactly these."""
 
 import contextlib
+import struct
 from bisect import bisect_left
 from collections.abc import Iterator
 from functools import partial
@@ -9,8 +10,9 @@ from functools import partial
 import pytest
 
 from agent.kernel.links import Rtnetlink
+from agent.kernel.pods import packed
 from agent.kernel.probes import Probes
-from agent.lab.netns import namespaces
+from agent.lab.netns import namespaces, wait_until
 from agent.snapshot.collector import Collector
 from agent.snapshot.model import OTHER_PODS, Family, Hook, Lengths
 from agent.snapshot.pods import PodName, PodTraffic, traffic_of
@@ -23,6 +25,8 @@ from tests.kernel.nodes import (
     transfer,
     two_nodes,
 )
+from tests.kernel.test_counts import N, ethernet, ip_packet, send_frames
+from tests.stand import quiet_pair, seen
 
 HOOKS = [Hook.NET_DEV_START_XMIT, Hook.NETIF_RECEIVE_SKB]
 SIZES = [600, 1500, 1501, 4096, 4097, 8000, 8992] * 3
@@ -101,6 +105,93 @@ def test_each_pod_and_direction_has_exactly_its_packets(
             assert lengths.segments == len(got)
         for probes in (one, two):
             assert not any(probes.read().unrecorded.values())
+
+
+def test_ebpf_host_routing_leaves_no_receive_event_of_the_pod() -> None:
+    """The reason for counting by address; under legacy routing there is one."""
+    with two_nodes() as (node1, node2, _, _, c), counting(node2) as probes:
+        for routing, expected in (
+            (contextlib.nullcontext(), len(SIZES)),
+            (ebpf_host_routing(node1, node2), 0),
+        ):
+            before = seen(probes, c.space, Hook.NETIF_RECEIVE_SKB, Family.IPV4)
+            with routing:
+                send(node1.pods[0], c, Family.IPV4, SIZES)
+            after = seen(probes, c.space, Hook.NETIF_RECEIVE_SKB, Family.IPV4)
+            assert after.since(before).histogram.count == expected
+
+
+def packet_to(family: Family, address: str, size: int) -> bytes:
+    """With a checksum: a bridge may hand nothing else to netfilter."""
+    packet = bytearray(ip_packet(family, size))
+    if family is Family.IPV6:
+        packet[24:40] = packed(address)
+        return bytes(packet)
+    packet[16:20] = packed(address)[12:]
+    total = sum(struct.unpack(">10H", packet[:20]))
+    total = (total & 0xFFFF) + (total >> 16)
+    packet[10:12] = struct.pack(">H", 0xFFFF - total)
+    return bytes(packet)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("tags", [0, 1, 2])
+@pytest.mark.parametrize("bridged", [False, True])
+def test_once_behind_vlan_tags_and_a_bridge(
+    family: Family, tags: int, *, bridged: bool
+) -> None:
+    """A port and its bridge both receive the packet: it counts once. What is sent
+    to somebody else does not."""
+    pod, other = (
+        ("10.9.9.9", "10.9.9.8") if family is Family.IPV4 else ("fd00::9", "fd00::8")
+    )
+    with quiet_pair() as (client, node):
+        if bridged:
+            node.ip(
+                "link add br0 type bridge mcast_snooping 0",
+                "link set br0 up",
+                "link set eth0 master br0",
+            )
+
+            def forwards() -> bool:
+                return "state forwarding" in node.run(
+                    "ip", "-d", "link", "show", "eth0"
+                )
+
+            wait_until(forwards, "the bridge's port")
+        load = Probes.load(HOOKS, pods_of=node.cookie)
+        with load as probes:
+            probes.set_pod_addresses({pod: 99})
+            packets = [packet_to(family, pod, 700)] * N
+            packets.append(packet_to(family, other, 700))
+            send_frames(client, [ethernet(family, packet, tags) for packet in packets])
+
+            def arrived() -> bool:
+                last = "br0" if bridged and not tags else "eth0"
+                got = seen(probes, node, Hook.NETIF_RECEIVE_SKB, family, last)
+                return got.histogram.count == N + 1
+
+            wait_until(arrived, "the frames to arrive")
+            reading = probes.read()
+    assert reading.pods_received.keys() == {(99, family)}
+    assert reading.pods_received[99, family].histogram.count == N
+    assert reading.pods_received[99, family].histogram.bytes == N * 700
+
+
+def test_an_address_that_cannot_be_read_is_told() -> None:
+    """AF_PACKET puts what is longer than a page into fragments, headers and all."""
+    with quiet_pair(mtu=9000) as (client, node):
+        load = Probes.load(HOOKS, pods_of=node.cookie)
+        with load as probes:
+            probes.set_pod_addresses({"10.9.9.9": 99})
+            packet = ethernet(Family.IPV4, packet_to(Family.IPV4, "10.9.9.9", 8000))
+            send_frames(client, [packet] * N)
+
+            def told() -> bool:
+                return probes.read().unrecorded["no_address"] == N
+
+            wait_until(told, "the packets to be told")
+            assert probes.read().pods_received == {}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
