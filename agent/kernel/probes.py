@@ -134,6 +134,11 @@ class Probes:
         return {Hook(hook): why for hook, why in self._loaded.failed.items()}
 
     @property
+    def programs(self) -> dict[Hook, int]:
+        """The fd of each attached hook's program."""
+        return {Hook(hook): fd for hook, fd in self._loaded.programs.items()}
+
+    @property
     def dtypes(self) -> "tuple[np.dtype[Any], np.dtype[Any]]":
         """Key and leaf of the `lengths` map, as the kernel lays them out."""
         return self._lengths.dtypes

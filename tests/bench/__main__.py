@@ -30,6 +30,7 @@ from agent.lab.netns import Namespace, pair
 from agent.snapshot.collector import Collector, Surroundings
 from agent.snapshot.model import Device, DeviceId, Hook, Reading
 from agent.snapshot.naming import Naming
+from tests.bench import pods
 from tests.process import agent, bpf_programs, fetch
 from tests.snapshot.fakes import OURS, FakeProbes, link
 
@@ -245,6 +246,21 @@ def hooks(rounds: int, seconds: float) -> None:
         print(f"  {name:26} {cost:6.0f}")
 
 
+def single_pods(rounds: int, seconds: float) -> None:
+    cpus = os.sched_getaffinity(0)
+    with pair() as stand:
+        address = stand.addresses["ipv4"]
+        with udp(stand.client, stand.server, address) as load:
+            os.sched_setaffinity(0, {max(cpus)})
+            pods.per_skb(
+                lambda: load.nanoseconds_per_packet(seconds),
+                stand.server.cookie,
+                address,
+                rounds,
+            )
+            os.sched_setaffinity(0, cpus)
+
+
 def start(rounds: int) -> None:
     times, sizes = [], []
     for _ in range(rounds):
@@ -326,8 +342,10 @@ def main() -> None:
     if not os.path.isdir(f"{TRACEFS}/events"):
         subprocess.run(["mount", "-t", "tracefs", "nodev", TRACEFS], check=True)
     hooks(given.rounds, given.seconds)
+    single_pods(given.rounds, given.seconds)
     start(given.rounds)
     scrape(given.rounds)
+    pods.scrape(given.rounds)
 
 
 main()

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What single pods cost: an skb at netif_receive_skb, and a scrape of 250 pods."""
+
+import contextlib
+import ctypes
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from agent.kernel import libbpf
+from agent.kernel.contract import Contract, bpf_directory
+from agent.kernel.probes import Probes
+from agent.kernel.tables import collapse, pods_of, rows_of
+from agent.settings import Interfaces
+from agent.snapshot.collector import Collector
+from agent.snapshot.model import Device, DeviceId, Hook, Reading
+from agent.snapshot.pods import PodName, Pods
+from agent.views.pod_metrics import MOST_PODS
+from tests.snapshot.fakes import OURS, FakeProbes, link
+
+PODS, CPUS = 250, 64
+RECEIVE = Hook.NETIF_RECEIVE_SKB
+
+
+@contextlib.contextmanager
+def _bpf_stats() -> Iterator[None]:
+    """Run times are kept by the kernel while this fd is open."""
+    fd = ctypes.CDLL("libbpf.so.1", use_errno=True).bpf_enable_stats(0)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "bpf_enable_stats")
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def per_skb(
+    send: Callable[[], float], receiver: int, address: str, rounds: int
+) -> None:
+    """`send` sends for a while and says ns a packet; `receiver`: a net_cookie."""
+    arms: dict[str, tuple[int | None, dict[str, int]]] = {
+        "off": (None, {}),
+        "on, no pod's address": (receiver, {"192.0.2.200": 9}),
+        "on, a pod's address": (receiver, {address: 9}),
+        "on, one of 2,000 addresses": (
+            receiver,
+            {f"10.0.{i >> 8}.{i & 255}": 10 + i // 2 for i in range(1999)}
+            | {address: 9},
+        ),
+    }
+    inside: dict[str, list[float]] = {name: [] for name in arms}
+    whole: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(rounds):
+        for name in reversed(arms) if number % 2 else arms:
+            pods_of_, addresses = arms[name]
+            with Probes.load([RECEIVE], pods_of=pods_of_) as probes:
+                if pods_of_ is not None:
+                    probes.set_pod_addresses(addresses)
+                whole[name].append(send())
+                with _bpf_stats():
+                    before = libbpf.program_info(probes.programs[RECEIVE])
+                    send()
+                    after = libbpf.program_info(probes.programs[RECEIVE])
+            runs = after.run_count - before.run_count
+            inside[name].append((after.run_time_ns - before.run_time_ns) / runs)
+    print(f"\nsingle pods, ns an skb at {RECEIVE}, {rounds} rounds:")
+    for name in arms:
+        more = sorted(a - b for a, b in zip(whole[name], whole["off"], strict=True))
+        ran = inside[name]
+        print(
+            f"  {name:28} bpf_stats {statistics.median(ran):4.0f} "
+            f"({min(ran):.0f} to {max(ran):.0f})   a packet over off "
+            f"{statistics.median(more):4.0f} ({more[0]:.0f} to {more[-1]:.0f})"
+        )
+
+
+class Simulated(FakeProbes):
+    """Pods with both families, each row of 64 CPUs, summed on every read."""
+
+    def __init__(self, dtypes: tuple[Any, Any]) -> None:
+        super().__init__()
+        self._contract = Contract.read(bpf_directory())
+        pods = range(100, 100 + PODS)
+        sent = [(i + 1000, 2, 0, family, 0) for i in pods for family in (4, 6)]
+        sides = [(OURS, i, 1, family, 0) for i in pods for family in (4, 6)]
+        got = [(OURS, i, 4, family, 0) for i in pods for family in (4, 6)]
+        self._rows = np.array(sent + sides, dtypes[0])
+        self._pods = np.array(got, dtypes[0])
+        self._leaves = np.ones((len(self._rows), CPUS), dtypes[1])
+        self.reading = replace(
+            self.reading,
+            devices={
+                at: Device(at, 0, "eth0", "veth", "", DeviceId(OURS, at.netns - 1000))
+                for at in (DeviceId(i + 1000, 2) for i in pods)
+            },
+        )
+
+    def read(self) -> Reading:
+        leaves = collapse(self._leaves)
+        received = collapse(self._leaves[: len(self._pods)])
+        return replace(
+            self.reading,
+            edges=self._contract.edges,
+            rows=rows_of(self._rows, leaves, self._contract),
+            pods_received=pods_of(self._pods, received, self._contract),
+        )
+
+
+def scrape(rounds: int) -> None:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.exposition import generate_latest
+
+    from agent.views.exporter import FromSource
+
+    with Probes.load([RECEIVE]) as probes:
+        simulated = Simulated(probes.dtypes)
+    links = [link(2, "eth0")]
+    links += [link(i, f"lxc{i}") for i in range(100, 100 + PODS)]
+    names = {i: PodName("default", f"pod{i}") for i in range(100, 100 + PODS)}
+    collector = Collector(simulated, lambda: links, OURS)
+    registry = CollectorRegistry()
+    pods = Pods(MOST_PODS)
+    registry.register(
+        FromSource(
+            collector.snapshot,
+            Interfaces.parse("!lxc*", 8),
+            "bench",
+            lambda snapshot: pods.traffic(snapshot, names),
+        )
+    )
+    times, text = [], b""
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        text = generate_latest(registry)
+        times.append(1000 * (time.perf_counter() - begun))
+    series = sum(not line.startswith(b"#") for line in text.splitlines())
+    print(
+        f"scrape, {PODS} pods of {CPUS} CPUs: {statistics.median(times):.1f} ms "
+        f"({min(times):.1f} to {max(times):.1f}; budget 100), {series} series "
+        f"(budget 6000)"
+    )
