@@ -111,6 +111,15 @@ def _with_cluster(command: Callable[..., T]) -> Callable[..., T]:
     help="At most this many by name.",
 )
 @click.option(
+    "--max-pods",
+    type=click.IntRange(0, 1000),
+    default=0,
+    envvar="BIGTCP_MAX_PODS",
+    show_default=True,
+    show_envvar=True,
+    help="Tell so many pods apart in bigtcp_pod_skb_length_bytes; needs Cilium.",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["auto", "text", "json"]),
     default="auto",
@@ -126,6 +135,7 @@ def run(  # noqa: PLR0913  a flag each
     hooks: str,
     interfaces: str,
     max_interfaces: int,
+    max_pods: int,
     log_format: str,
     where: settings.Cluster,
 ) -> int:
@@ -140,7 +150,7 @@ def run(  # noqa: PLR0913  a flag each
     log = logs.configure(log_format)
     with contextlib.suppress(_EndedError), contextlib.ExitStack() as stack:
         naming = Naming(named.wants, named.most)
-        node = stack.enter_context(opened(wanted, where, naming))
+        node = stack.enter_context(opened(wanted, where, naming, max_pods))
         from agent.views.web import Server, make_app
 
         probes, collector = node.probes, node.collector
@@ -149,6 +159,7 @@ def run(  # noqa: PLR0913  a flag each
         app = make_app(
             collector.snapshot,
             lambda seconds: collector.observe(seconds, ending.wait),
+            node.pods.traffic if node.pods else None,
         )
         server = stack.enter_context(Server(address, app))
         thread = threading.Thread(

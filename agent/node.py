@@ -3,8 +3,11 @@
 
 import contextlib
 import platform
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+
+import structlog
 
 from agent.cluster.cilium import read_applied
 from agent.cluster.polled import Polled
@@ -14,11 +17,16 @@ from agent.kernel.loader import Loader
 from agent.kernel.probes import Probes
 from agent.kernel.snmp import ip6_in_too_big_errors
 from agent.settings import Cluster
+from agent.snapshot.cilium import Applied, Endpoint
 from agent.snapshot.collector import Collector, Surroundings
 from agent.snapshot.model import Hook
 from agent.snapshot.naming import Naming
+from agent.snapshot.pods import PodName, Pods, PodsTraffic
+from agent.snapshot.snapshot import Snapshot
 
 _CILIUM_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +35,71 @@ class Node:
 
     collector: Collector
     probes: Probes
+    pods: "PodWatch | None"  # where single pods are wanted
+
+
+class PodWatch:
+    """Single pods: tells the kernel their addresses, and their traffic by name."""
+
+    def __init__(self, most: int) -> None:
+        self._pods = Pods(most)
+        self._lock = threading.Lock()
+        self._probes: Probes | None = None
+        self._endpoints: tuple[Endpoint, ...] = ()
+
+    def attach(self, probes: Probes) -> None:
+        """From now on the kernel is told."""
+        with self._lock:
+            self._probes = probes
+            self._tell()
+
+    def see(self, applied: Applied) -> None:
+        """Cilium has answered; where it does not, the last answer stays."""
+        with self._lock:
+            self._endpoints = tuple(each for each in applied.endpoints if each.pod)
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._probes is None:
+            return
+        without_room = self._probes.set_pod_addresses(
+            {ip: each.ifindex for each in self._endpoints for ip in each.addresses}
+        )
+        if without_room:
+            _log.warning("addresses of pods found no room", count=without_room)
+
+    def traffic(self, snapshot: Snapshot) -> PodsTraffic:
+        """What each pod sent and received, the rest in one sum."""
+        names = {
+            each.ifindex: PodName(each.namespace, each.pod) for each in self._endpoints
+        }
+        return self._pods.traffic(snapshot, names)
 
 
 @contextlib.contextmanager
 def opened(
-    hooks: Sequence[Hook], where: Cluster, naming: Naming | None = None
+    hooks: Sequence[Hook],
+    where: Cluster,
+    naming: Naming | None = None,
+    most_pods: int = 0,
 ) -> Iterator[Node]:
-    """Load the probes and begin to watch; KernelError where that cannot be."""
+    """Load the probes and begin to watch; KernelError where that cannot be.
+
+    `most_pods`: how many single pods to tell apart, 0 for none.
+    """
     with contextlib.ExitStack() as stack:
-        loader = Loader(hooks)  # compiles while we look around
+        netns = own_netns_cookie()
+        watch = PodWatch(most_pods) if most_pods else None
+        # It compiles while we look around.
+        loader = Loader(hooks, pods_of=netns if watch else None)
         stack.callback(loader.close)
         rtnetlink = Rtnetlink()
         stack.callback(rtnetlink.close)
-        around = replace(_surroundings(stack, where), naming=naming or Naming())
+        around = replace(_surroundings(stack, where, watch), naming=naming or Naming())
         probes = stack.enter_context(Probes.from_loader(loader))
-        collector = Collector(probes, rtnetlink.links, own_netns_cookie(), around)
+        if watch:
+            watch.attach(probes)
+        collector = Collector(probes, rtnetlink.links, netns, around)
         stack.callback(collector.close)
         try:
             collector.snapshot()  # coverage and what is recent count from here
@@ -49,13 +107,19 @@ def opened(
             raise KernelError(
                 f"the kernel's counters cannot be read: {err}", "try it again"
             ) from err
-        yield Node(collector, probes)
+        yield Node(collector, probes, watch)
 
 
-def _surroundings(stack: contextlib.ExitStack, where: Cluster) -> Surroundings:
-    applied = stack.enter_context(
-        Polled(lambda: read_applied(where.cilium_socket), _CILIUM_SECONDS)
-    )
+def _surroundings(
+    stack: contextlib.ExitStack, where: Cluster, watch: PodWatch | None
+) -> Surroundings:
+    def read() -> Applied | None:
+        applied = read_applied(where.cilium_socket)
+        if applied is not None and watch is not None:
+            watch.see(applied)
+        return applied
+
+    applied = stack.enter_context(Polled(read, _CILIUM_SECONDS))
     around = Surroundings(
         applied=applied.get,
         ip6_too_big=ip6_in_too_big_errors,

@@ -16,9 +16,9 @@ from agent.kernel import libbpf
 from agent.kernel.contract import Contract, bpf_directory
 from agent.kernel.probes import Probes
 from agent.kernel.tables import collapse, pods_of, rows_of
-from agent.settings import Interfaces
-from agent.snapshot.collector import Collector
+from agent.snapshot.collector import Collector, Surroundings
 from agent.snapshot.model import Device, DeviceId, Hook, Reading
+from agent.snapshot.naming import Naming
 from agent.snapshot.pods import PodName, Pods
 from agent.views.pod_metrics import MOST_PODS
 from tests.snapshot.fakes import OURS, FakeProbes, link
@@ -122,16 +122,12 @@ def scrape(rounds: int) -> None:
     links = [link(2, "eth0")]
     links += [link(i, f"lxc{i}") for i in range(100, 100 + PODS)]
     names = {i: PodName("default", f"pod{i}") for i in range(100, 100 + PODS)}
-    collector = Collector(simulated, lambda: links, OURS)
+    around = Surroundings(naming=Naming(lambda name: name == "eth0"))
+    collector = Collector(simulated, lambda: links, OURS, around)
     registry = CollectorRegistry()
     pods = Pods(MOST_PODS)
     registry.register(
-        FromSource(
-            collector.snapshot,
-            Interfaces.parse("!lxc*", 8),
-            "bench",
-            lambda snapshot: pods.traffic(snapshot, names),
-        )
+        FromSource(collector.snapshot, lambda snapshot: pods.traffic(snapshot, names))
     )
     times, text = [], b""
     for _ in range(rounds):

@@ -29,6 +29,7 @@ def running_agent(node: Node) -> Iterator[None]:
         *("--listen", "127.0.0.1:19715"),
         *("--cilium-socket", f"{node.root}/run/cilium/cilium.sock"),
         *("--node-name", node.name, "--kubeconfig", str(STATE / "kubeconfig")),
+        *("--max-pods", "16"),
     )
     process = subprocess.Popen(
         Namespace.command(node, *AGENT, "run", *flags),
@@ -101,6 +102,38 @@ def pod_of(cluster: Cluster, node: Node) -> str:
     return f"default/{name.removeprefix('pod/')}"
 
 
+def pod_bytes(cluster: Cluster, node: Node, family: str) -> dict[str, float]:
+    """Bytes that the pod of a node has sent (tx) and received (rx)."""
+    _, text = node.call(lambda: fetch(f"{URL}/metrics"))
+    pod = pod_of(cluster, node).removeprefix("default/")
+    found = {}
+    for direction in ("tx", "rx"):
+        labels = f'direction="{direction}",ip_family="{family}"'
+        where = f'namespace="default",pod="{pod}"'
+        series = f"bigtcp_pod_skb_length_bytes_sum{{{labels},{where}}} "
+        for line in text.splitlines():
+            if line.startswith(series):
+                found[direction] = float(line.removeprefix(series))
+    return found
+
+
+def assert_pods_agree_with_netperf(cluster: Cluster, family: str) -> None:
+    """Client and server, both directions, within 2 % of what netperf counts."""
+
+    def counted() -> bool:  # Cilium's endpoints are read every few seconds
+        cluster.netperf(family)
+        return all(len(pod_bytes(cluster, node, family)) == 2 for node in cluster.nodes)
+
+    wait_until(counted, f"the pods' {family}", 15)
+    before = [pod_bytes(cluster, node, family) for node in cluster.nodes]
+    result = cluster.netperf(family, 2)
+    expected = result.transactions_per_second * 2 * 80_000
+    for node, old in zip(cluster.nodes, before, strict=True):
+        now = pod_bytes(cluster, node, family)
+        for direction in ("tx", "rx"):
+            assert now[direction] - old[direction] == pytest.approx(expected, rel=0.02)
+
+
 # Exit code, states of both families, ids of the findings.
 EXPECTED: dict[str, tuple[int, list[str], list[str]]] = {
     "off": (0, ["disabled", "disabled"], []),
@@ -133,6 +166,10 @@ def test_stage(walked: Cluster, stage: str) -> None:
             assert all(
                 each["families"] == ["ipv4", "ipv6"] for each in answer["findings"]
             )
+    if stage in ("off", "on"):
+        assert_pods_agree_with_netperf(walked, "ipv6")
+    if stage in ("off", "on", "legacy"):
+        assert_pods_agree_with_netperf(walked, "ipv4")
 
 
 def test_a_change_of_the_configmap_is_seen_within_two_seconds(walked: Cluster) -> None:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from agent.snapshot.collector import Collector
 from agent.snapshot.histogram import Histogram
-from agent.snapshot.model import OTHER_PODS, DeviceId, Family, Hook, Lengths, Snapshot
+from agent.snapshot.model import OTHER_PODS, DeviceId, Family, Hook, Lengths
 from agent.snapshot.pods import Families, PodName, Pods, PodsTraffic, traffic_of
+from agent.snapshot.snapshot import Snapshot
 from agent.views.pod_metrics import MOST_PODS, POD_EDGES, pod_metrics
 from tests.snapshot.fakes import OURS, FakeProbes, lengths, link
 
