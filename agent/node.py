@@ -18,11 +18,12 @@ from agent.kernel.probes import Probes
 from agent.kernel.snmp import ip6_in_too_big_errors
 from agent.settings import Cluster
 from agent.snapshot.cilium import Applied, Endpoint
-from agent.snapshot.collector import Collector, Surroundings
+from agent.snapshot.collector import Collector
 from agent.snapshot.model import Hook
 from agent.snapshot.naming import Naming
 from agent.snapshot.pods import PodName, Pods, PodsTraffic
 from agent.snapshot.snapshot import Snapshot
+from agent.snapshot.sources import Surroundings
 
 _CILIUM_SECONDS = 5.0
 

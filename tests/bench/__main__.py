@@ -27,9 +27,10 @@ from agent.kernel.libbpf import program_info
 from agent.kernel.probes import Probes
 from agent.kernel.tables import collapse, merge, rows_of
 from agent.lab.netns import Namespace, pair
-from agent.snapshot.collector import Collector, Surroundings
+from agent.snapshot.collector import Collector
 from agent.snapshot.model import Device, DeviceId, Hook, Reading
 from agent.snapshot.naming import Naming
+from agent.snapshot.sources import Surroundings
 from tests.bench import pods
 from tests.process import agent, bpf_programs, fetch
 from tests.snapshot.fakes import OURS, FakeProbes, link

@@ -16,10 +16,11 @@ from agent.kernel import libbpf
 from agent.kernel.contract import Contract, bpf_directory
 from agent.kernel.probes import Probes
 from agent.kernel.tables import collapse, pods_of, rows_of
-from agent.snapshot.collector import Collector, Surroundings
+from agent.snapshot.collector import Collector
 from agent.snapshot.model import Device, DeviceId, Hook, Reading
 from agent.snapshot.naming import Naming
 from agent.snapshot.pods import PodName, Pods
+from agent.snapshot.sources import Surroundings
 from agent.views.pod_metrics import MOST_PODS
 from tests.snapshot.fakes import OURS, FakeProbes, link
 

@@ -5,15 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from agent.snapshot.collector import (
-    GRACE_SECONDS,
-    RECENT_SECONDS,
-    SILENCE_SECONDS,
-    Collector,
-    Surroundings,
-)
+from agent.snapshot.collector import GRACE_SECONDS, SILENCE_SECONDS, Collector
+from agent.snapshot.lately import RECENT_SECONDS
 from agent.snapshot.model import DeviceId, Family, Hook, Link, Scope
 from agent.snapshot.naming import Naming
+from agent.snapshot.sources import Surroundings
 from agent.views.exporter import series
 from tests.snapshot.fakes import OURS, FakeProbes, lengths, link
 

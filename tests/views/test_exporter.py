@@ -4,10 +4,11 @@
 from prometheus_client.core import Metric
 
 from agent.settings import Interfaces
-from agent.snapshot.collector import Collector, Surroundings
+from agent.snapshot.collector import Collector
 from agent.snapshot.model import DeviceId, Hook
 from agent.snapshot.naming import Naming
 from agent.snapshot.snapshot import Snapshot
+from agent.snapshot.sources import Surroundings
 from agent.views.exporter import metrics
 from tests.snapshot.fakes import OURS, FakeProbes, lengths, link
 
