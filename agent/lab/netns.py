@@ -124,20 +124,20 @@ class Namespace:
         with ThreadPoolExecutor(1) as its_own_thread:  # which alone moves, and ends
             return its_own_thread.submit(inside).result()
 
-    def set_sizes(self, device: str, size: int) -> None:
-        """Set all four size limits of a device, as Cilium's connector does."""
+    def set_size(self, device: str, **sizes: int) -> None:
+        """Set some size limits of a device, see Rtnetlink.set_sizes()."""
 
         def inside() -> None:
             with contextlib.closing(Rtnetlink()) as rtnetlink:
-                rtnetlink.set_sizes(
-                    device,
-                    gro_max=size,
-                    gso_max=size,
-                    gro_ipv4_max=size,
-                    gso_ipv4_max=size,
-                )
+                rtnetlink.set_sizes(device, **sizes)
 
         self.call(inside)
+
+    def set_sizes(self, device: str, size: int) -> None:
+        """Set all four size limits of a device, as Cilium's connector does."""
+        self.set_size(
+            device, gro_max=size, gso_max=size, gro_ipv4_max=size, gso_ipv4_max=size
+        )
 
     def close(self) -> None:
         """End its processes, then the namespace itself."""

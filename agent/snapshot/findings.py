@@ -291,10 +291,10 @@ def nothing_big(evidence: Evidence) -> Iterator[Finding]:
 
 
 def not_merged(evidence: Evidence) -> Iterator[Finding]:
-    """C15: GRO does nothing."""
+    """C15: GRO does nothing. What was cut on its way is told there."""
     for family in _wanted(evidence):
         links = evidence.unmerged(family)
-        if links:
+        if links and not evidence.cuts(family):
             names = tuple(link.name for link in links)
             yield Finding(
                 "C15",

@@ -357,6 +357,13 @@ def test_nothing_is_merged() -> None:
     assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C15"])
 
 
+def test_what_was_cut_on_its_way_is_no_fault_of_gro() -> None:
+    world = World()
+    world.traffic(OURS, UPLINK, Hook.NETIF_RECEIVE_SKB, IPV4, 20_000, 0, BIG)
+    world.traffic(PORT, 11, Hook.NET_DEV_QUEUE, IPV4, 0, 1000, LEGACY)
+    assert world.told() == ([State.SEGMENTED, State.ACTIVE], ["C09"])
+
+
 def test_ipsec() -> None:
     world = World()
     world.change(encryption="IPsec")
