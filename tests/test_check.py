@@ -3,6 +3,7 @@
 
 import http.server
 import json
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -47,6 +48,34 @@ def test_it_looks_by_itself() -> None:
     assert answer["schema"] == "bigtcp.snapshot/v1"
     assert answer["cilium"] is None
     assert not answer["sources"]["cilium"]["up"]
+
+
+def test_it_watches_until_ctrl_c() -> None:
+    with agent() as (process, address):
+        watch = subprocess.Popen(
+            [COMMAND, "check", "--url", address, "--watch", "-o", "json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert watch.stdout
+        taken = [json.loads(watch.stdout.readline())["taken"] for _ in range(2)]
+        assert taken[0] < taken[1]
+        watch.send_signal(signal.SIGINT)
+        _, said = watch.communicate(timeout=5)
+        assert (watch.returncode, said.strip()) == (130, "")
+        watch = subprocess.Popen(
+            [COMMAND, "check", "--url", address, "--watch"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert watch.stdout
+        assert "Linux" in watch.stdout.readline()
+        process.kill()
+        _, said = watch.communicate(timeout=10)
+        assert watch.returncode == 4
+        assert said.startswith(f"error: the agent at {address} answers no more")
 
 
 def test_without_agent_and_rights() -> None:

@@ -37,6 +37,7 @@ def picture(snapshot: Snapshot, verdict: Verdict | None = None) -> dict[str, Any
             for family in FAMILIES
         },
         "findings": [asdict(finding) for finding in verdict.findings],
+        "wanted": asdict(evidence.wanted) if evidence.wanted else None,
         "cilium": _cilium(snapshot),
         "devices": [_device(link) for link in snapshot.links if not link.loopback],
         "pods": [_pod(pod) for pod in evidence.pods],
