@@ -4,6 +4,7 @@
 import contextlib
 import functools
 import json
+import math
 import os
 import signal
 import sys
@@ -144,11 +145,11 @@ def run(  # noqa: PLR0913  a flag each
     wanted = settings.parse_hooks(hooks)
     named = settings.Interfaces.parse(interfaces, max_interfaces)
     ending = _Ending()
-    from agent import logs
-    from agent.node import opened
-
-    log = logs.configure(log_format)
     with contextlib.suppress(_EndedError), contextlib.ExitStack() as stack:
+        from agent import logs
+        from agent.node import opened
+
+        log = logs.configure(log_format)
         naming = Naming(named.wants, named.most)
         node = stack.enter_context(opened(wanted, where, naming, max_pods))
         from agent.views.web import Server, make_app
@@ -209,6 +210,12 @@ class _Ending:
         self._told.wait()
 
 
+def _no_nan(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("nan is no time")
+    return value
+
+
 @cli.command()
 @click.option(
     "--url",
@@ -221,6 +228,7 @@ class _Ending:
 @click.option(
     "--seconds",
     type=click.FloatRange(0, 60, min_open=True),
+    callback=_no_nan,
     help="Observe for so long. Otherwise: what the agent saw in the last 30 s or so.",
 )
 @click.option("--watch", is_flag=True, help="Again and again, until Ctrl-C.")
@@ -249,11 +257,17 @@ def check(
     with inquiry.asked(url, where) as ask:
         while True:
             picture = ask(seconds)
-            text = json.dumps(picture) if output == "json" else check_text(picture)
+            try:
+                text = json.dumps(picture) if output == "json" else check_text(picture)
+                bad = any(each["severity"] != "info" for each in picture["findings"])
+            except (KeyError, TypeError, AttributeError) as err:
+                raise AgentError(
+                    f"{url} did not answer as an agent does",
+                    "is this the agent's address?",
+                ) from err
             if watch and output == "table":
                 click.clear()
             click.echo(text)
-            bad = any(each["severity"] != "info" for each in picture["findings"])
             code = Exit.FINDINGS if bad else Exit.OK
             if not watch:
                 return code
@@ -344,8 +358,24 @@ def _tell(error: AgentError, *, verbose: bool) -> None:
         click.echo(error.detail, err=True)
 
 
+def _forget_output() -> None:
+    """What is still buffered has nowhere to go: no second error at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_standard_files() -> None:
+    """Where stdin, stdout or stderr is closed, our files must not get its number."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004  stderr
+        pass
+    os.close(fd)
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
 def main() -> None:
     """Run a command; its exit code is one of agent.errors.Exit."""
+    _open_standard_files()
     verbose = bool({"-v", "--verbose"} & set(sys.argv[1:2])) or bool(
         os.environ.get("BIGTCP_VERBOSE")
     )
@@ -370,6 +400,17 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         code = Exit.INTERRUPTED
     except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = Exit.FAILED
+        _forget_output()
+    except OSError as err:
+        where = f"{err.filename}: " if err.filename else ""
+        _tell(
+            AgentError(
+                f"{where}{err.strerror or err}".lower(),
+                "see free space, `ulimit -n` and what was killed, then try again",
+            ),
+            verbose=verbose,
+        )
+        code = Exit.FAILED
+        _forget_output()
     sys.exit(code if isinstance(code, int) else Exit.OK)

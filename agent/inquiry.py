@@ -4,6 +4,7 @@
 import contextlib
 import http.client
 import json
+import re
 import time
 import urllib.error
 import urllib.request
@@ -32,8 +33,10 @@ def _fetch(url: str, seconds: float | None) -> dict[str, Any]:
     """The picture that an agent serves; OSError where none answers."""
     query = f"?seconds={seconds}" if seconds else ""
     address = f"{url.rstrip('/')}/api/snapshot{query}"
+    # No proxy: an agent is on this node, or named by its address.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(address, timeout=10 + (seconds or 0)) as answer:  # noqa: S310  checked
+        with opener.open(address, timeout=10 + (seconds or 0)) as answer:
             found = json.load(answer)
     except urllib.error.HTTPError as err:
         with err:
@@ -41,7 +44,7 @@ def _fetch(url: str, seconds: float | None) -> dict[str, Any]:
         raise AgentError(
             f"{url} answered {err.code}: {said}", "is this the agent's address?"
         ) from err
-    except (ValueError, http.client.HTTPException) as err:
+    except (ValueError, RecursionError, http.client.HTTPException) as err:
         raise AgentError(
             f"{url} did not answer as an agent does: {err}",
             "is this the agent's address?",
@@ -54,12 +57,22 @@ def _fetch(url: str, seconds: float | None) -> dict[str, Any]:
     return found
 
 
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  ValueError where it is none
+    except ValueError:
+        return False
+    host = bool(re.fullmatch(r"[\w.:-]+", parts.hostname or "", re.ASCII))
+    return parts.scheme in ("http", "https") and host
+
+
 @contextlib.contextmanager
 def asked(url: str, where: Cluster) -> Iterator[Ask]:
     """Give a function that returns the picture, of the agent at `url` or of our
     own probes. UnreachableError where neither can be.
     """
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+    if not _is_address(url):
         raise BadValueError(
             f"--url {url!r} is no address of an agent",
             "use http://HOST:PORT, such as http://127.0.0.1:19715",
@@ -80,7 +93,7 @@ def asked(url: str, where: Cluster) -> Iterator[Ask]:
             raise UnreachableError(
                 f"no agent answers at {url} ({unreachable}), and we cannot look "
                 f"ourselves: {err.message}",
-                "give the agent's address with --url, or run this as root",
+                f"give the agent's address with --url; or: {err.hint}",
             ) from err
         yield lambda seconds: picture(
             node.collector.observe(seconds or _OWN_SECONDS, time.sleep)

@@ -1,10 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Logs: on stderr, for people on a terminal, as JSON elsewhere."""
 
+import contextlib
+import io
 import sys
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
+
+
+class _Undisturbed(io.TextIOBase):
+    """A stream whose reader may go: who logs goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def configure(log_format: str) -> Any:
@@ -22,7 +41,9 @@ def configure(log_format: str) -> Any:
             structlog.processors.format_exc_info,
             renderer,
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(
+            cast(TextIO, _Undisturbed(sys.stderr))
+        ),
         cache_logger_on_first_use=True,
     )
     return structlog.get_logger("agent")

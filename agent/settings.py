@@ -28,7 +28,9 @@ class Address:
     @classmethod
     def parse(cls, text: str) -> Self:
         """From HOST:PORT, [IPV6]:PORT or :PORT; BadValueError otherwise."""
-        match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]\s]*)):(\d{1,5})", text)
+        match = re.fullmatch(
+            r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]\s]*)):([0-9]{1,5})", text
+        )
         if match is None or not int(match[3]) < _PORTS:
             raise BadValueError(
                 f"--listen {text!r} is no address",

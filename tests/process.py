@@ -23,6 +23,11 @@ def free_port() -> int:
         return int(any_socket.getsockname()[1])
 
 
+def nobody() -> str:
+    """An address where nobody answers."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
 def fetch(url: str) -> tuple[int, str]:
     """Status and body; status 0 where nobody answers."""
     try:

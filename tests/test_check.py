@@ -14,7 +14,7 @@ from agent.lab.demo import BIG, LEGACY
 from agent.lab.netns import chain
 from agent.lab.netperf import serve, tcp_rr
 from agent.snapshot.model import Family
-from tests.process import COMMAND, agent, free_port
+from tests.process import COMMAND, agent, nobody
 
 
 def check(*argv: str) -> tuple[int, str, str]:
@@ -26,10 +26,6 @@ def check(*argv: str) -> tuple[int, str, str]:
         timeout=60,
     )
     return done.returncode, done.stdout, done.stderr
-
-
-def nobody() -> str:
-    return f"http://127.0.0.1:{free_port()}"
 
 
 def test_it_asks_the_agent() -> None:
@@ -78,6 +74,21 @@ def test_it_watches_until_ctrl_c() -> None:
         assert said.startswith(f"error: the agent at {address} answers no more")
 
 
+@pytest.mark.parametrize("seconds", ["nan", "0", "-1", "61", "x"])
+def test_a_time_that_is_none(seconds: str) -> None:
+    code, told, said = check("--seconds", seconds)
+    assert (code, told) == (2, "")
+    assert said.startswith("error: ")
+
+
+def test_a_proxy_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", nobody())
+    with agent() as (_, address):
+        code, told, _ = check("--url", address, "--seconds", "1")
+    assert code == 0
+    assert "traffic of the last 1 s" in told
+
+
 def test_without_agent_and_rights() -> None:
     url = nobody()
     done = subprocess.run(
@@ -96,7 +107,14 @@ def test_without_agent_and_rights() -> None:
     assert hint.startswith("hint: ")
 
 
-@pytest.mark.parametrize("url", ["localhost:19715", "ftp://x/", "", "http://"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("localhost:19715", "ftp://x/", "", "http://", "http://[::1"),
+        *("http://[::1]:x/", "http://a b/", "http://\u00e9/"),
+        "http://127.0.0.1:99999",
+    ],
+)
 def test_a_url_that_is_none(url: str) -> None:
     code, told, said = check("--url", url)
     assert (code, told) == (2, "")
@@ -129,7 +147,11 @@ def stranger() -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    "answer", [b"", b"hello", b"[]", b'{"schema": "bigtcp.snapshot/v9"}', b"\xff\xfe"]
+    "answer",
+    [
+        *(b"", b"hello", b"[]", b"\xff\xfe", b"[" * 100_000),
+        *(b'{"schema": "bigtcp.snapshot/v9"}', b'{"schema": "bigtcp.snapshot/v1"}'),
+    ],
 )
 def test_a_stranger_answers(stranger: str, answer: bytes) -> None:
     Stranger.answer = answer
@@ -160,5 +182,6 @@ def test_a_router_that_cuts_is_named() -> None:
     answer = json.loads(done.stdout)
     states = {name: each["state"] for name, each in answer["families"].items()}
     assert states == {"ipv4": "segmented", "ipv6": "segmented"}
-    (finding,) = answer["findings"]
-    assert (finding["id"], finding["subjects"]) == ("C09", [uplink])
+    # Others may cut on this machine at the same time.
+    found = {(each["id"], *each["subjects"]) for each in answer["findings"]}
+    assert ("C09", uplink) in found

@@ -18,6 +18,7 @@ from tests.process import (
     child_of,
     fetch,
     free_port,
+    nobody,
 )
 
 
@@ -67,6 +68,71 @@ def test_a_signal_during_the_start_ends_it(number: signal.Signals, code: int) ->
     wait_until(lambda: not bpf_programs() - before, "the programs to be gone")
 
 
+@pytest.mark.parametrize("delay", [0.1, 0.13, 0.16, 0.2, 0.25])
+def test_a_signal_at_any_moment_of_the_start(delay: float) -> None:
+    process = subprocess.Popen([COMMAND, "run"], stderr=subprocess.PIPE, text=True)
+    time.sleep(delay)  # the moment is what is varied here
+    process.terminate()
+    _, said = process.communicate(timeout=5)
+    assert "Traceback" not in said
+    # Before main() runs, the signal's default holds.
+    assert process.returncode in (0, -signal.SIGTERM)
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-", "<&- >&-"])
+def test_closed_standard_files(closed: str) -> None:
+    port = free_port()
+    script = f"exec {COMMAND} run --listen 127.0.0.1:{port} {closed}"
+    process = subprocess.Popen(["sh", "-c", script])
+    try:
+        url = f"http://127.0.0.1:{port}/readyz"
+        wait_until(lambda: fetch(url)[0] == 200, "the agent", 20)
+        process.terminate()
+        assert process.wait(5) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_who_reads_the_log_may_go() -> None:
+    with agent() as (process, address):
+        assert process.stderr
+        process.stderr.close()
+        assert fetch(f"{address}/livez")[0] == 200
+        process.terminate()
+        assert process.wait(5) == 0
+
+
+def test_nowhere_to_write() -> None:
+    """Neither a folder for temporary files, nor a file to print to."""
+    hide = "; ".join(
+        f"mount -t tmpfs -o ro none {folder}"
+        for folder in ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  hidden here
+    )
+    script = f"{hide}; cd /proc; {COMMAND} check --url {nobody()} > /dev/full"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", script],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    error, hint = done.stderr.splitlines()
+    assert error == "error: no space left on device"
+    assert hint.startswith("hint: ")
+
+
+@pytest.mark.parametrize("files", [6, 10])
+def test_too_few_file_descriptors(files: int) -> None:
+    script = f"ulimit -n {files}; exec {COMMAND} run --listen 127.0.0.1:0"
+    done = subprocess.run(
+        ["sh", "-c", script], capture_output=True, text=True, check=False, timeout=20
+    )
+    assert done.returncode in (1, 3)
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
 def test_addresses_to_listen_on(host: str) -> None:
     port = free_port()
@@ -96,6 +162,14 @@ def test_formats_and_filters() -> None:
         with urllib.request.urlopen(request) as answer:  # noqa: S310  ours
             assert answer.read() == b""
             assert int(answer.headers["Content-Length"]) > 500
+        for version in ("zz", "\xff", "1.0.0;q=1"):
+            odd = {"Accept": f"application/openmetrics-text; version={version}"}
+            request = urllib.request.Request(f"{address}/metrics", headers=odd)  # noqa: S310  ours
+            with urllib.request.urlopen(request) as answer:  # noqa: S310  ours
+                assert answer.status == 200
+        request = urllib.request.Request(f"{address}/metrics", method="HEAD")  # noqa: S310  ours
+        with urllib.request.urlopen(request) as answer:  # noqa: S310  ours
+            assert answer.read() == b""
         for query in ("seconds=x", "seconds=-1", "seconds=nan", "seconds=1e9"):
             status, said = fetch(f"{address}/api/snapshot?{query}")
             assert status == 400
@@ -165,6 +239,7 @@ def test_too_few_capabilities_are_named(granted: str) -> None:
         (["--hooks", ","], "names no hook"),
         (["--listen", "nonsense"], "'nonsense' is no address"),
         (["--listen", ":70000"], "':70000' is no address"),
+        (["--listen", ":٣"], "is no address"),
         (["--interfaces", "eth0,!"], "no pattern"),
         (["--max-interfaces", "-1"], "--max-interfaces"),
         (["--no-such-flag"], "--no-such-flag"),

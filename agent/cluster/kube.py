@@ -21,6 +21,7 @@ from agent.cluster.api import Json, RefusedError
 
 _CONNECT_SECONDS = 5.0
 _HTTP_OK = 200
+_MOST_SAID = 300  # characters: an error may repeat a whole file
 _MAX_REFUSAL_BYTES = 1 << 16
 _SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 # A server whose machine vanished is noticed after 15 + 3 * 5 seconds.
@@ -72,7 +73,12 @@ def _api_client(kubeconfig: str, environ: Mapping[str, str], account: str) -> An
         made = client.ApiClient(configuration)
     except (config.ConfigException, yaml.YAMLError, OSError, ValueError) as err:
         raise OSError(f"{kubeconfig or account}: {_line(err)}") from err
-    except (TypeError, AttributeError, LookupError) as err:  # it checks no types
+    except (
+        TypeError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+    ) as err:  # it checks no types
         raise OSError(f"{kubeconfig or account}: no kubeconfig file") from err
     if not configuration.verify_ssl:  # whoever said so need not hear it each time
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
@@ -190,4 +196,4 @@ def _line(err: BaseException) -> str:
     while err.__cause__ or err.__context__:
         err = err.__cause__ or err.__context__ or err
     told = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
-    return printable(" ".join(told.split())) or type(err).__name__
+    return printable(" ".join(told.split()))[:_MOST_SAID] or type(err).__name__

@@ -16,7 +16,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +71,7 @@ class Loader:
         self._socket = ours
         self._pods_of = pods_of
         # A file, not a pipe: nobody reads while clang may fill it.
-        self._output = tempfile.TemporaryFile()
+        self._output = os.fdopen(os.memfd_create("loader"), "w+b")
         defines = {"MAX_ROWS": MAX_ROWS} | defines
         if pods_of is not None:
             defines |= {"PER_POD": 1, "OWN_NETNS": pods_of}
@@ -128,6 +127,11 @@ class Loader:
                     error["detail"] or self._said(),
                 )
             names = answer["fds"]
+            if len(fds) != len(names):  # the kernel drops what finds no place
+                raise KernelError(
+                    "too few file descriptors for the BPF maps and programs",
+                    "raise `ulimit -n` to 64 or more",
+                )
             found = dict(zip(names, fds, strict=True))
         except TimeoutError as err:
             _close_all(fds)

@@ -87,12 +87,13 @@ class Collector:
             self._closed = True
 
     def observe(self, seconds: float, wait: Callable[[float], object]) -> Snapshot:
-        """A snapshot whose `recent` are the `seconds` from now, waited for by
-        `wait` while others may read.
+        """A snapshot whose `recent` are the `seconds` from now, while others may
+        read. `wait` waits, and returns something true to say: no longer.
         """
         with self._lock:
             begin = self._moment(self._read())
-        wait(seconds)
+        if wait(seconds):
+            raise OSError("the agent is ending")
         with self._lock:
             return self._snapshot(begin)
 
@@ -108,6 +109,7 @@ class Collector:
         return Moment(self._monotonic(), reading.rows, too_big)
 
     def _snapshot(self, since: Moment | None) -> Snapshot:
+        # In this order: a device that has counted has its link in the list.
         reading, links = self._read(), self._links.get() or []
         applied = or_none(self._applied)
         cluster = self._cluster()
@@ -178,12 +180,11 @@ class Collector:
         if device.peer.netns != self._own_netns:
             return Scope.OTHER
         facing = links.get(device.peer.ifindex)
-        if facing is not None and at not in self._scopes:
-            # An end of ours that has neighbours is an uplink: behind it stands
-            # not a pod, but the machine around us (kind, k3d).
-            self._scopes[at] = Scope.OTHER if facing.in_subnet else Scope.PODS
-        # What it was first, it stays: counts never change their series.
-        return self._scopes.get(at, Scope.PODS)
+        # An end of ours that has neighbours is an uplink: behind it stands not a
+        # pod, but the machine around us (kind, k3d). What it was first, it stays:
+        # counts never change their series.
+        uplink = facing is not None and facing.in_subnet
+        return self._scopes.setdefault(at, Scope.OTHER if uplink else Scope.PODS)
 
     def _retire(
         self,

@@ -133,8 +133,11 @@ class Evidence:
         )
 
     def cuts(self, family: Family) -> tuple[Cut, ...]:
-        """Devices of any namespace of this kernel that cut big skbs lately."""
+        """Devices that cut big skbs lately: ours and, where we have big ones at
+        all, those of any namespace of this kernel.
+        """
         found = []
+        ours_are_big = self.traffic(family)[1] > 0
         for key, lengths in self.snapshot.recent.rows.items():
             device = self._devices.get(key.device)
             if key.hook is not Hook.NET_DEV_QUEUE or key.family is not family:
@@ -142,7 +145,9 @@ class Evidence:
             queued = lengths.histogram.above(LEGACY)
             sent = self._recent(key.device, Hook.NET_DEV_START_XMIT, family)
             left = sent.above(LEGACY) if sent else 0
-            if device and queued >= ENOUGH_SKBS and left < queued / 2:
+            if device is None or (device.scope is Scope.OTHER and not ours_are_big):
+                continue
+            if queued >= ENOUGH_SKBS and left < queued / 2:
                 row = device.rows[Hook.NET_DEV_QUEUE, family]
                 found.append(Cut(device, queued, left, row.limit))
         return tuple(sorted(found, key=lambda cut: cut.device.id))

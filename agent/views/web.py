@@ -4,11 +4,14 @@
 import errno
 import json
 import platform
+import re
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from socketserver import ThreadingMixIn
+from typing import Any
 from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
@@ -22,6 +25,7 @@ from agent.views.exporter import PodsOf, metrics_application
 from agent.views.picture import picture
 
 _REQUEST_SECONDS = 10
+_PAUSE_SECONDS = 0.05
 _MOST_SECONDS = 60  # that a request may observe for
 
 _log = structlog.get_logger(__name__)
@@ -70,6 +74,20 @@ def _asked(
     return observe(seconds)
 
 
+def _metrics(
+    app: WsgiApp, environ: dict[str, str], start: Callable[..., object]
+) -> Iterable[bytes]:
+    """What client_python's application does not take: HEAD, and versions of
+    formats that are none.
+    """
+    accept = environ.get("HTTP_ACCEPT", "")
+    if re.search(r"version=(?![0-9.]+\s*(?:[;,]|$))", accept):
+        accept = "*/*"
+    asked = environ | {"REQUEST_METHOD": "GET", "HTTP_ACCEPT": accept}
+    body = app(asked, start)
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else body
+
+
 def make_app(  # noqa: C901  a router is a list of cases
     source: Callable[[], Snapshot],
     observe: Callable[[float], Snapshot],
@@ -99,7 +117,7 @@ def make_app(  # noqa: C901  a router is a list of cases
         def route() -> Iterable[bytes]:
             match environ["PATH_INFO"]:
                 case "/metrics":
-                    return metrics_app(environ, start)
+                    return _metrics(metrics_app, environ, start)
                 case "/api/snapshot":
                     text = json.dumps(picture(_asked(environ, source, observe)))
                     return answer(HTTPStatus.OK, text, "application/json")
@@ -145,6 +163,7 @@ class Server(ThreadingMixIn, WSGIServer):
     """Serves an application until it is shut down, a thread per request."""
 
     daemon_threads = True
+    request_queue_size = 128
     # Another agent on this port must be an error, not a second listener.
     allow_reuse_port = False
 
@@ -152,9 +171,10 @@ class Server(ThreadingMixIn, WSGIServer):
         try:
             self.address_family = _family(address)
             super().__init__((address.host, address.port), _Handler)
-        except socket.gaierror as err:
+        except (socket.gaierror, UnicodeError) as err:
+            why = getattr(err, "strerror", None) or "no host name"
             raise AgentError(
-                f"cannot listen on {address}: {err.strerror}",
+                f"cannot listen on {address}: {why}",
                 "give an address of this machine, or only :PORT",
             ) from err
         except OSError as err:
@@ -165,6 +185,14 @@ class Server(ThreadingMixIn, WSGIServer):
                 f"cannot listen on {address}: {(err.strerror or '').lower()}", hint
             ) from err
         self.set_app(app)
+
+    def get_request(self) -> Any:
+        """Accept; without a free file descriptor rather wait than spin."""
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(_PAUSE_SECONDS)
+            raise
 
     def server_bind(self) -> None:
         """Bind without asking DNS for our own name, as the base class would."""

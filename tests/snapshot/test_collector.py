@@ -124,6 +124,16 @@ def test_a_scope_is_decided_once() -> None:
     assert world.scopes() == {20: Scope.PODS}
 
 
+def test_an_uplink_whose_link_was_not_there_yet() -> None:
+    """Whatever it was taken for, it stays."""
+    world = World()
+    world.links = []
+    world.probes.put(20, 3, lengths(1), peer=DeviceId(OURS, 2))
+    first = world.scopes()
+    world.links = [link(2, "eth0", in_subnet=True)]
+    assert world.scopes() == first
+
+
 def test_an_old_reading_retires_nobody() -> None:
     world = World()
     world.probes.put(40, 3, lengths(5))
