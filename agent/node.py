@@ -2,6 +2,7 @@
 """All sources of this node, opened together, behind one collector."""
 
 import contextlib
+import os
 import platform
 import threading
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from agent.cluster.cilium import read_applied
+from agent.cluster.cilium import RUNTIME_FILE, read_applied, read_runtime_config
 from agent.cluster.polled import Polled
 from agent.errors import KernelError
 from agent.kernel.links import Rtnetlink, own_netns_cookie
@@ -121,8 +122,10 @@ def _surroundings(
         return applied
 
     applied = stack.enter_context(Polled(read, _CILIUM_SECONDS))
+    file = os.path.join(os.path.dirname(where.cilium_socket), RUNTIME_FILE)
     around = Surroundings(
         applied=applied.get,
+        runtime=lambda: read_runtime_config(file),
         ip6_too_big=ip6_in_too_big_errors,
         kernel=platform.release(),
     )

@@ -24,7 +24,7 @@ from agent.snapshot.cilium import (
 from agent.snapshot.model import Family
 
 DEFAULT_SOCKET = "/var/run/cilium/cilium.sock"
-DEFAULT_RUNTIME_FILE = "/var/run/cilium/state/agent-runtime-config.json"
+RUNTIME_FILE = "state/agent-runtime-config.json"  # beside the socket
 DEADLINE_SECONDS = 3.0
 MAX_ANSWER_BYTES = 16 << 20
 # cilium.msg is "1.16.0 (v1.16.0-REVISION)", then four spaces and why it is not
@@ -61,7 +61,7 @@ def read_applied(
     return applied(health, config.inner("status"), endpoints, wall())
 
 
-def read_runtime_config(path: str = DEFAULT_RUNTIME_FILE) -> RuntimeConfig | None:
+def read_runtime_config(path: str) -> RuntimeConfig | None:
     """With which flags the Cilium agent was started; None where there is no file.
 
     It is option.DaemonConfig.StoreInFile of pkg/option/config.go. OSError where

@@ -60,6 +60,7 @@ class Collector:
         self._links = Remembered("links", links)
         around = around or Surroundings()
         self._applied = Remembered("cilium", around.applied)
+        self._runtime = Remembered("cilium_runtime", around.runtime)
         self._cluster = around.cluster
         self._ip6_too_big = Remembered("snmp6", around.ip6_too_big)
         self._kernel = around.kernel
@@ -113,7 +114,11 @@ class Collector:
         reading, links = self._read(), self._links.get() or []
         applied = or_none(self._applied)
         cluster = self._cluster()
-        sources = (self._reading, self._links, self._applied, self._ip6_too_big)
+        runtime = or_none(self._runtime)
+        sources = (
+            *(self._reading, self._links, self._ip6_too_big),
+            *(self._applied, self._runtime),
+        )
         self._naming.see(links)
         devices = self._join(reading, links)
         recent = self._lately.recent(self._moment(reading), since)
@@ -136,6 +141,7 @@ class Collector:
             shown=frozenset(self._naming.shown),
             recent=recent,
             applied=applied,
+            runtime=runtime,
             cluster=cluster,
             problems={
                 source.name: source.problem for source in sources if source.problem

@@ -92,10 +92,18 @@ class Evidence:
             return None
         return self.wanted.flag(f"enable-{family}-big-tcp")
 
+    def running(self, family: Family) -> bool | None:
+        """The flag with which Cilium's agent runs, by its own word or by the file
+        that it wrote when it started; None where neither tells.
+        """
+        if self.applied is not None:
+            return self.applied.big_tcp[family].enabled
+        runtime = self.snapshot.runtime
+        return runtime.config.big_tcp.get(family) if runtime else None
+
     def asked(self, family: Family) -> bool:
         """Does anybody want it: the ConfigMap, or the Cilium agent as it runs?"""
-        running = self.applied is not None and self.applied.big_tcp[family].enabled
-        return bool(self.configured(family)) or running
+        return bool(self.configured(family)) or bool(self.running(family))
 
     def effective(self, family: Family) -> bool:
         """Did Cilium get what it wanted? Its `enabled` is only the user's flag.

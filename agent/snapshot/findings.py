@@ -235,12 +235,9 @@ def tunnel_limits(evidence: Evidence) -> Iterator[Finding]:
 
 def not_restarted(evidence: Evidence) -> Iterator[Finding]:
     """C12: the ConfigMap says one thing, the running agent another."""
-    if evidence.applied is None:
-        return
     for family in FAMILIES:
-        configured = evidence.configured(family)
-        running = evidence.applied.big_tcp[family].enabled
-        if configured is not None and configured != running:
+        configured, running = evidence.configured(family), evidence.running(family)
+        if None not in (configured, running) and configured != running:
             yield Finding(
                 "C12",
                 Severity.WARNING,

@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass, field
 
-from agent.snapshot.cilium import Applied, ClusterState
+from agent.snapshot.cilium import Applied, ClusterState, RuntimeConfig
 from agent.snapshot.model import (
     Device,
     DeviceId,
@@ -74,8 +74,9 @@ class Snapshot:
     in every sum. `attached` says of each hook that was asked for whether it is.
     `pods_received` and `pods_gone` are the reading's.
     `kernel` is the running release, `shown` the names of the devices that stand
-    alone in metrics. `applied` and `cluster` are None where there is no Cilium
-    agent, no API server; of each source that is not up `problems` says why.
+    alone in metrics. `applied`, `runtime` and `cluster` are None where there is no
+    Cilium agent, no file of it, no API server; of each source that is not up
+    `problems` says why.
     """
 
     taken: float
@@ -93,6 +94,7 @@ class Snapshot:
     shown: frozenset[str] = frozenset()
     recent: Recent = field(default_factory=lambda: Recent(0, {}, 0))
     applied: Applied | None = None
+    runtime: RuntimeConfig | None = None
     cluster: ClusterState | None = None
     problems: dict[str, str] = field(default_factory=dict)
 

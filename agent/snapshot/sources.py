@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 
 import structlog
 
-from agent.snapshot.cilium import Applied, ClusterState
+from agent.snapshot.cilium import Applied, ClusterState, RuntimeConfig
 from agent.snapshot.model import DeviceId, Hook, Reading, RowKey, Source
 from agent.snapshot.naming import Naming
 
@@ -78,11 +78,13 @@ class Surroundings:
     """What a node may or may not have; each answers without waiting.
 
     `applied`: Cilium's agent; None where there is none, OSError where it fails.
+    `runtime`: the file that it leaves behind when it starts, in the same way.
     `cluster`: the API server; None where there is none. `ip6_too_big`: the
     node's counter of that name.
     """
 
     applied: Callable[[], Applied | None] = lambda: None
+    runtime: Callable[[], RuntimeConfig | None] = lambda: None
     cluster: Callable[[], ClusterState | None] = lambda: None
     ip6_too_big: Callable[[], int] = lambda: 0
     kernel: str = ""  # its release

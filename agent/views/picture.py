@@ -28,7 +28,7 @@ def picture(snapshot: Snapshot, verdict: Verdict | None = None) -> dict[str, Any
         "families": {
             family: {
                 "configured": evidence.configured(family),
-                "enabled": _enabled(evidence, family),
+                "enabled": evidence.running(family),
                 "state": verdict.families[family].state,
                 "reason": verdict.families[family].reason,
                 "bytes": evidence.traffic(family)[0],
@@ -53,10 +53,6 @@ def picture(snapshot: Snapshot, verdict: Verdict | None = None) -> dict[str, Any
         "attached": {str(hook): on for hook, on in snapshot.attached.items()},
         "unrecorded": snapshot.unrecorded,
     }
-
-
-def _enabled(evidence: Evidence, family: Any) -> bool | None:
-    return evidence.applied.big_tcp[family].enabled if evidence.applied else None
 
 
 def _cilium(snapshot: Snapshot) -> dict[str, Any] | None:

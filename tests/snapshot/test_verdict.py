@@ -12,6 +12,7 @@ from agent.snapshot.cilium import (
     ClusterState,
     DaemonConfig,
     Endpoint,
+    RuntimeConfig,
     Wanted,
 )
 from agent.snapshot.histogram import Histogram
@@ -82,6 +83,7 @@ class World:
             ),
         )
         self.configured: bool | None = None
+        self.runtime: RuntimeConfig | None = None
         self.too_big = 0
         self.rows: dict[RowKey, Lengths] = {}
         self.devices: dict[DeviceId, DeviceRows] = {}
@@ -166,6 +168,7 @@ class World:
                 kernel="6.18",
                 recent=Recent(30, self.rows, self.too_big),
                 applied=self.applied,
+                runtime=self.runtime,
                 cluster=cluster,
             )
         )
@@ -341,6 +344,19 @@ def test_cilium_was_not_restarted() -> None:
     world.resize("eth0", DOWN)
     world.resize("lxc1", DOWN)
     world.silence()
+    assert world.told() == ([State.REFUSED, State.REFUSED], ["C12", "C12"])
+
+
+def test_an_agent_that_is_mute_left_a_file_behind() -> None:
+    """Up to Cilium 1.14 it has the flags."""
+    world = World()
+    world.applied = None
+    world.configured = True
+    flags = {IPV4: False, IPV6: False}
+    world.runtime = RuntimeConfig(0, DaemonConfig(flags, "", "", *[None] * 4))
+    world.silence()
+    world.resize("eth0", DOWN)
+    world.resize("lxc1", DOWN)
     assert world.told() == ([State.REFUSED, State.REFUSED], ["C12", "C12"])
 
 
