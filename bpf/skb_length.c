@@ -59,7 +59,7 @@
 
 BPF_F_TABLE("percpu_hash", struct skb_length_key, struct skb_length_leaf, lengths,
 	    MAX_ROWS, NO_PREALLOC);
-BPF_F_TABLE("hash", struct device_id, struct device, devices, MAX_ROWS, NO_PREALLOC);
+BPF_TABLE("hash", struct device_id, struct device, devices, MAX_ROWS); /* 2 MB */
 BPF_PERCPU_ARRAY(recent, struct recent_row, RECENT_ROWS);
 BPF_PERCPU_ARRAY(unrecorded, u64, SKB_LENGTH_REASON_COUNT);
 
@@ -139,7 +139,9 @@ static __always_inline struct skb_length_leaf *new_row(struct skb_length_key *ke
 	int err;
 
 	err = lengths.insert(key, &zero);
-	if (!err || err == -EEXIST) {
+	if (err == -EEXIST) /* another CPU was faster, and introduces it */
+		return lengths.lookup(key);
+	if (!err) {
 		err = introduce(dev, key->netns);
 		if (!err)
 			return lengths.lookup(key);

@@ -106,7 +106,7 @@ def test_who_reads_the_log_may_go() -> None:
 def test_nowhere_to_write() -> None:
     """Neither a folder for temporary files, nor a file to print to."""
     hide = "; ".join(
-        f"mount -t tmpfs -o ro none {folder}"
+        f"mount --bind {folder} {folder}; mount -o remount,ro,bind {folder}"
         for folder in ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  hidden here
     )
     script = f"{hide}; cd /proc; {COMMAND} check --url {nobody()} > /dev/full"

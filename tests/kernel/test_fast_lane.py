@@ -127,7 +127,5 @@ def test_a_full_map_leaves_no_device_behind(bridges: Namespace) -> None:
         reading = small.read()
         assert len(reading.rows) <= 16
         assert {key.device for key in reading.rows} == set(reading.devices)
-        counted = sum(row.lengths.histogram.count for row in reading.rows.values())
-        mine = 2 * 20 - counted
-        assert reading.unrecorded["map_full"] + reading.unrecorded["no_memory"] >= mine
-        assert mine > 0
+        # Of 40 rows that are wanted here; others may want some of the 16, too.
+        assert reading.unrecorded["map_full"] >= 2 * 20 - 16
