@@ -363,6 +363,15 @@ def _forget_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _flush() -> None:
+    """What cannot be written any more must not change the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def _open_standard_files() -> None:
     """Where stdin, stdout or stderr is closed, our files must not get its number."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004  stderr
@@ -413,4 +422,5 @@ def main() -> None:
         )
         code = Exit.FAILED
         _forget_output()
+    _flush()
     sys.exit(code if isinstance(code, int) else Exit.OK)
