@@ -63,7 +63,7 @@ def _with_cluster(command: Callable[..., T]) -> Callable[..., T]:
         ),
         ("--kubeconfig", "", "Without it: the pod's own account, or ~/.kube/config."),
         ("--cilium-namespace", "kube-system", "Where Cilium's ConfigMap is."),
-        ("--cilium-config-map", "cilium-config", "What it is called."),
+        ("--cilium-config-map", "cilium-config", "Name of Cilium's ConfigMap."),
     ):
         with_where = click.option(
             flag,
@@ -229,7 +229,8 @@ def _no_nan(_: click.Context, __: click.Parameter, value: float | None) -> float
     "--seconds",
     type=click.FloatRange(0, 60, min_open=True),
     callback=_no_nan,
-    help="Observe for so long. Otherwise: what the agent saw in the last 30 s or so.",
+    help="Observe for so long. Otherwise: what the agent saw in the last 30 s, or "
+    "since it was last asked.",
 )
 @click.option("--watch", is_flag=True, help="Again and again, until Ctrl-C.")
 @click.option(
@@ -249,7 +250,10 @@ def check(
     output: str,
     where: settings.Cluster,
 ) -> int:
-    """Is BIG TCP on, here, for these pods, or why not? Exit code 5: it is not."""
+    """Is BIG TCP on, here, for these pods, or why not?
+
+    Exit code 5: something is wrong.
+    """
     from agent import inquiry
     from agent.views.check import check_text
 

@@ -74,7 +74,9 @@ def _judge(evidence: Evidence, family: Family) -> Judgement:
     if not asked:
         if big:
             return Judgement(State.UNMANAGED, "packets are big, Cilium was not asked")
-        return Judgement(State.DISABLED, "not enabled in Cilium")
+        cilium = evidence.configured(family) is not None or evidence.applied
+        why = "not enabled in Cilium" if cilium else "there is no Cilium here"
+        return Judgement(State.DISABLED, why)
     if drifted := evidence.drifted(family):
         names = _names([link.name for link in drifted])
         return Judgement(State.PARTIAL, f"at 64 KiB: {names}")

@@ -77,8 +77,13 @@ def _devices(picture: dict[str, Any]) -> list[str]:
 
 def _finding(finding: dict[str, Any]) -> list[str]:
     families = ", ".join(finding["families"])
-    lines = [f"{finding['id']} {finding['severity']} ({families}): {finding['seen']}"]
     indent = "    "
+    lines = textwrap.wrap(
+        f"{finding['id']} {finding['severity']} ({families}): {finding['seen']}",
+        _WIDTH,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+    )
     for label, text in (
         ("why", finding["why"]),
         ("do", finding["remedy"]),

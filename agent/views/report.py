@@ -8,7 +8,7 @@ from agent.snapshot.experiment import Arm, Comparison, Demo, Gain
 from agent.snapshot.histogram import Histogram
 
 SCHEMA = "bigtcp.demo/v1"
-_BAR_WIDTH = 24
+_BAR_WIDTH = 23
 _KIB = 1024
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
@@ -132,9 +132,9 @@ def demo_text(demo: Demo) -> str:
         for arm in comparison.arms:
             if arm.segmented_in_software:
                 lines += ["", _cut(demo, comparison, arm)]
-    missed = {reason: count for reason, count in demo.unrecorded.items() if count}
-    if missed:
-        lines += ["", f"skbs that could not be recorded: {missed}"]
+    for reason, count in demo.unrecorded.items():
+        if count:
+            lines += ["", f"{count:,} skbs were not counted ({reason})"]
     return "\n".join(lines)
 
 

@@ -34,12 +34,13 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>bigtcp-agent</title>
 <meta name="viewport" content="width=device-width">
 <style>:root{{color-scheme:light dark}}body{{font:1rem/1.5 system-ui,sans-serif;
-max-width:40rem;margin:3rem auto;padding:0 1rem}}code{{font-size:.95em}}</style>
+max-width:40rem;margin:3rem auto;padding:0 1rem}}code{{font-size:.95em}}
+pre{{overflow-x:auto}}</style>
 </head><body><h1>bigtcp-agent {version}</h1>
 <p>Is BIG TCP really on? This agent counts the length of every packet (skb) that
 this node sends and receives, in the kernel (Linux {kernel}).</p>
-<ul><li><a href="metrics"><code>/metrics</code></a>: histograms and device sizes,
-for Prometheus</li>
+<ul><li><a href="metrics"><code>/metrics</code></a>: histograms, device sizes, the
+verdict and how Cilium runs, for Prometheus</li>
 <li><a href="api/snapshot"><code>/api/snapshot</code></a>: the verdict, what it
 rests on and what to do, as JSON (<code>bigtcp-agent check</code> reads it)</li>
 <li><a href="readyz"><code>/readyz</code></a>: 200 once the maps can be read</li>
