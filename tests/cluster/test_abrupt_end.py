@@ -15,14 +15,20 @@ from tests.cluster import cluster as clusters
 from tests.cluster.processes import find
 
 
-def traces() -> dict[str, set[str]]:
-    """What programs of a cluster could leave on a machine."""
-    namespaces = subprocess.run(
+def _namespaces() -> str:
+    """Every namespace; "" where lsns lost a process that ended while it looked."""
+    done = subprocess.run(
         ["lsns", "--noheadings", "--raw", "--output", "NS,TYPE,COMMAND"],
         capture_output=True,
         text=True,
-        check=True,
-    ).stdout
+        check=False,
+    )
+    return "" if done.returncode else done.stdout
+
+
+def traces() -> dict[str, set[str]]:
+    """What programs of a cluster could leave on a machine."""
+    namespaces = wait_until(_namespaces, "lsns")
     ours = ("containerd", "kubelet", "cilium", "netserver", "kube-", "etcd")
     return {
         "mounts": set(Path("/proc/mounts").read_text().splitlines()),
