@@ -11,15 +11,14 @@ from agent import __version__
 from agent.snapshot.evidence import FAMILIES, LEGACY, Evidence, PodLimit
 from agent.snapshot.model import Link
 from agent.snapshot.snapshot import Snapshot
-from agent.snapshot.verdict import Verdict, judge
+from agent.snapshot.verdict import judge
 
 SCHEMA = "bigtcp.snapshot/v1"
 
 
-def picture(snapshot: Snapshot, verdict: Verdict | None = None) -> dict[str, Any]:
+def picture(snapshot: Snapshot) -> dict[str, Any]:
     """Plain values, ready for json.dumps. Sizes in bytes, times in seconds."""
-    verdict = verdict or judge(snapshot)
-    evidence = Evidence(snapshot)
+    evidence, verdict = Evidence(snapshot), judge(snapshot)
     return {
         "schema": SCHEMA,
         "version": __version__,
