@@ -21,8 +21,13 @@ MAY = {
     "__main__": {"cli"},
     "node": {"kernel", "cluster", "snapshot", "settings"},
     "inquiry": {"node", "views", "snapshot", "settings"},
-    "cli": {"node", "inquiry", "snapshot", "views", "lab", "settings", "logs"},
+    "commands": {
+        *("commands", "node", "inquiry", "snapshot", "views", "lab"),
+        *("settings", "logs"),
+    },
+    "cli": {"commands"},
 }
+COMMANDS = [file.stem for file in (AGENT / "commands").glob("*.py")]
 ONLY = {
     "bcc": {"kernel/loader.py"},
     "numpy": {"kernel/probes.py", "kernel/tables.py"},
@@ -30,7 +35,7 @@ ONLY = {
     "kubernetes": {"cluster/kube.py"},
     "urllib3": {"cluster/kube.py"},
     "yaml": {"cluster/kube.py"},
-    "click": {"cli.py"},
+    "click": {"cli.py", *(f"commands/{name}.py" for name in COMMANDS)},
 }
 
 

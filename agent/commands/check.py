@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bigtcp-agent check`: the verdict, once or again and again."""
+
+import json
+import time
+
+import click
+
+from agent import settings
+from agent.commands.options import no_nan, output, with_cluster
+from agent.errors import AgentError, Exit
+
+_WATCH_SECONDS = 2.0
+
+
+@click.command()
+@click.option(
+    "--url",
+    default="http://127.0.0.1:19715",
+    envvar="BIGTCP_URL",
+    show_default=True,
+    show_envvar=True,
+    help="The agent to ask. Where none answers there, look with probes of our own.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, 60, min_open=True),
+    callback=no_nan,
+    help="Observe for so long. Otherwise: what the agent saw in the last 30 s, or "
+    "since it was last asked.",
+)
+@click.option("--watch", is_flag=True, help="Again and again, until Ctrl-C.")
+@output
+@with_cluster
+def check(
+    *,
+    url: str,
+    seconds: float | None,
+    watch: bool,
+    output: str,
+    where: settings.Cluster,
+) -> int:
+    """Is BIG TCP on, here, for these pods, or why not?
+
+    Exit code 5: something is wrong.
+    """
+    from agent import inquiry
+    from agent.views.check import check_text
+
+    code = Exit.OK
+    with inquiry.asked(url, where) as ask:
+        while True:
+            picture = ask(seconds)
+            try:
+                text = json.dumps(picture) if output == "json" else check_text(picture)
+                bad = any(each["severity"] != "info" for each in picture["findings"])
+            except (KeyError, TypeError, AttributeError) as err:
+                raise AgentError(
+                    f"{url} did not answer as an agent does",
+                    "is this the agent's address?",
+                ) from err
+            if watch and output == "table":
+                click.clear()
+            click.echo(text)
+            code = Exit.FINDINGS if bad else Exit.OK
+            if not watch:
+                return code
+            time.sleep(_WATCH_SECONDS)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bigtcp-agent demo`: BIG TCP off and on, on this machine."""
+
+import signal
+
+import click
+
+from agent.commands.options import output
+from agent.commands.progress import progress
+
+
+@click.command()
+@click.option(
+    "--topology",
+    type=click.Choice(["pair", "router"]),
+    default="pair",
+    show_default=True,
+    help="pair: client - server. router: client - router - server, whose uplink "
+    "once stays at 64 KiB.",
+)
+@click.option(
+    "--family",
+    type=click.Choice(["ipv4", "ipv6", "both"]),
+    default="both",
+    show_default=True,
+    help="IP families to measure.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 1000),
+    default=5,
+    show_default=True,
+    help="Runs of each kind, in turns.",
+)
+@click.option(
+    "--seconds",
+    type=click.IntRange(1, 3600),  # netperf takes a fraction for 0, 0 for ever
+    default=1,
+    show_default=True,
+    help="Length of a run.",
+)
+@output
+def demo(*, topology: str, family: str, rounds: int, seconds: int, output: str) -> None:
+    """Measure BIG TCP off and on between two namespaces of this machine."""
+    from agent.lab import demo as lab
+    from agent.snapshot.model import Family
+    from agent.views import report
+
+    # A service manager's SIGTERM must take the namespaces down as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    families = (Family.IPV4, Family.IPV6) if family == "both" else (Family(family),)
+    with progress() as show:
+        result = lab.run(topology, families, rounds, seconds, show)
+    render = report.demo_json if output == "json" else report.demo_text
+    click.echo(render(result))

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bigtcp-agent run`: the agent itself."""
+
+import contextlib
+import signal
+import threading
+
+import click
+
+from agent import __version__, settings
+from agent.commands.options import with_cluster
+from agent.errors import Exit
+from agent.snapshot.naming import Naming
+
+
+@click.command()
+@click.option(
+    "--listen",
+    default=settings.DEFAULT_LISTEN,
+    envvar="BIGTCP_LISTEN",
+    show_default=True,
+    show_envvar=True,
+    help="Where /metrics is served: HOST:PORT, [IPV6]:PORT or :PORT.",
+)
+@click.option(
+    "--hooks",
+    default=settings.DEFAULT_HOOKS,
+    envvar="BIGTCP_HOOKS",
+    show_default=True,
+    show_envvar=True,
+    help="Hooks to attach. napi_gro_receive_entry sees every wire packet.",
+)
+@click.option(
+    "--interfaces",
+    default=settings.DEFAULT_INTERFACES,
+    envvar="BIGTCP_INTERFACES",
+    show_default=True,
+    show_envvar=True,
+    help="Devices of this node to show by name: shell patterns, ! leaves out. "
+    "The others are summed.",
+)
+@click.option(
+    "--max-interfaces",
+    type=click.IntRange(0, 1000),
+    default=settings.DEFAULT_MAX_INTERFACES,
+    envvar="BIGTCP_MAX_INTERFACES",
+    show_default=True,
+    show_envvar=True,
+    help="At most this many by name.",
+)
+@click.option(
+    "--max-pods",
+    type=click.IntRange(0, 1000),
+    default=0,
+    envvar="BIGTCP_MAX_PODS",
+    show_default=True,
+    show_envvar=True,
+    help="Tell so many pods apart in bigtcp_pod_skb_length_bytes; needs Cilium.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "text", "json"]),
+    default="auto",
+    envvar="BIGTCP_LOG_FORMAT",
+    show_default=True,
+    show_envvar=True,
+    help="auto: text on a terminal, JSON elsewhere.",
+)
+@with_cluster
+def run(  # noqa: PLR0913  a flag each
+    *,
+    listen: str,
+    hooks: str,
+    interfaces: str,
+    max_interfaces: int,
+    max_pods: int,
+    log_format: str,
+    where: settings.Cluster,
+) -> int:
+    """Count this node's packets, serve /metrics until told to stop."""
+    address = settings.Address.parse(listen)
+    wanted = settings.parse_hooks(hooks)
+    named = settings.Interfaces.parse(interfaces, max_interfaces)
+    ending = _Ending()
+    with contextlib.suppress(_EndedError), contextlib.ExitStack() as stack:
+        from agent import logs
+        from agent.node import opened
+
+        log = logs.configure(log_format)
+        naming = Naming(named.wants, named.most)
+        node = stack.enter_context(opened(wanted, where, naming, max_pods))
+        from agent.views.web import Server, make_app
+
+        probes, collector = node.probes, node.collector
+        for hook, why in probes.failures.items():
+            log.warning("hook not attached", hook=hook, reason=why)
+        app = make_app(
+            collector.snapshot,
+            lambda seconds: collector.observe(seconds, ending.wait),
+            node.pods.traffic if node.pods else None,
+        )
+        server = stack.enter_context(Server(address, app))
+        thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
+        )
+        thread.start()
+        stack.callback(server.shutdown)
+        log.info(
+            "counting",
+            hooks=[str(hook) for hook, on in probes.attached.items() if on],
+            listen=str(address),
+            version=__version__,
+        )
+        ending.wait_for_it()
+        log.info("stopped")
+    return ending.code
+
+
+class _EndedError(BaseException):
+    """A signal came while we were starting: not an Exception, so nobody eats it."""
+
+
+class _Ending:
+    """SIGTERM and Ctrl-C: while we start they interrupt, then they are waited for."""
+
+    def __init__(self) -> None:
+        self.code = Exit.OK
+        self._told = threading.Event()
+        self._starting = True
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._tell)
+
+    def _tell(self, number: int, _: object) -> None:
+        if not self._told.is_set():
+            self.code = Exit.INTERRUPTED if number == signal.SIGINT else Exit.OK
+            self._told.set()
+            if self._starting:
+                raise _EndedError
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for so long, or until told to end."""
+        return self._told.wait(seconds)
+
+    def wait_for_it(self) -> None:
+        """The start is over: wait until told to end."""
+        self._starting = False
+        self._told.wait()
