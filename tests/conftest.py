@@ -2,6 +2,7 @@
 """Tests need root: they count real packets, and a skipped test proves nothing."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,9 @@ from agent.snapshot.model import Hook
 def pytest_sessionstart() -> None:
     if os.geteuid():
         pytest.exit("the tests need root: use `make test`", returncode=1)
+    # A shell starts what it runs in the background deaf to Ctrl-C, and so would be
+    # all that we start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`check` as a user starts it: with an agent, without one, and with bad input."""
 
+import contextlib
 import http.server
 import json
 import signal
@@ -48,30 +49,34 @@ def test_it_looks_by_itself() -> None:
 
 def test_it_watches_until_ctrl_c() -> None:
     with agent() as (process, address):
-        watch = subprocess.Popen(
-            [COMMAND, "check", "--url", address, "--watch", "-o", "json"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert watch.stdout
-        taken = [json.loads(watch.stdout.readline())["taken"] for _ in range(2)]
-        assert taken[0] < taken[1]
-        watch.send_signal(signal.SIGINT)
-        _, said = watch.communicate(timeout=5)
-        assert (watch.returncode, said.strip()) == (130, "")
-        watch = subprocess.Popen(
-            [COMMAND, "check", "--url", address, "--watch"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert watch.stdout
-        assert "Linux" in watch.stdout.readline()
-        process.kill()
-        _, said = watch.communicate(timeout=10)
-        assert watch.returncode == 4
-        assert said.startswith(f"error: the agent at {address} answers no more")
+        with watching(address, "-o", "json") as watch:
+            assert watch.stdout
+            taken = [json.loads(watch.stdout.readline())["taken"] for _ in range(2)]
+            assert taken[0] < taken[1]
+            watch.send_signal(signal.SIGINT)
+            _, said = watch.communicate(timeout=5)
+            assert (watch.returncode, said.strip()) == (130, "")
+        with watching(address) as watch:
+            assert watch.stdout
+            assert "Linux" in watch.stdout.readline()
+            process.kill()
+            _, said = watch.communicate(timeout=10)
+            assert watch.returncode == 4
+            assert said.startswith(f"error: the agent at {address} answers no more")
+
+
+@contextlib.contextmanager
+def watching(address: str, *flags: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [COMMAND, "check", "--url", address, "--watch", *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as watch:
+        try:
+            yield watch
+        finally:
+            watch.kill()
 
 
 @pytest.mark.parametrize("seconds", ["nan", "0", "-1", "61", "x"])

@@ -68,9 +68,11 @@ def test_nothing_is_left_behind(number: signal.Signals) -> None:
     try:
         wait_until(lambda: len(namespaces() - spaces) == 2, "the demo's namespaces", 30)
         wait_until(lambda: _runs("netperf"), "netperf to run", 30)
-    finally:
         process.send_signal(number)
         code = process.wait(10)
+    finally:
+        process.kill()
+        process.wait()
     wait_until(lambda: not namespaces() - spaces, "the namespaces to be gone")
     wait_until(lambda: not bpf_programs() - programs, "the programs to be gone")
     wait_until(lambda: not _runs("netserver"), "netserver to be gone")
