@@ -51,6 +51,7 @@
 #define ETH_P_8021Q 0x8100
 #define ETH_P_8021AD 0x88A8
 #define E2BIG 7
+#define ENOMEM 12
 #define EEXIST 17
 
 /* BPF_F_NO_PREALLOC: a row takes its 176 bytes a CPU when it is first needed,
@@ -131,24 +132,23 @@ static __always_inline int introduce(struct net_device *dev, u64 netns)
 	return devices.update(&id, &device);
 }
 
-/* Once for every row. */
-static __always_inline struct skb_length_leaf *new_row(struct skb_length_key *key,
-						       struct net_device *dev)
+/* Once for every row. -ENOMEM: its device is known, but the row got no memory. */
+static __always_inline int new_row(struct skb_length_key *key, struct net_device *dev)
 {
 	struct skb_length_leaf zero = {};
-	int err;
+	int err, unknown;
 
 	err = lengths.insert(key, &zero);
 	if (err == -EEXIST) /* another CPU was faster, and introduces it */
-		return lengths.lookup(key);
-	if (!err) {
-		err = introduce(dev, key->netns);
-		if (!err)
-			return lengths.lookup(key);
-		lengths.delete(key); /* nobody could tell whose it is: try again */
-	}
-	count_unrecorded(err == -E2BIG ? REASON_map_full : REASON_no_memory);
-	return NULL;
+		return 0;
+	if (err && err != -ENOMEM)
+		return err;
+	unknown = introduce(dev, key->netns);
+	if (!unknown)
+		return err;
+	if (!err) /* nobody could tell whose it is: try again */
+		lengths.delete(key);
+	return unknown;
 }
 
 static __always_inline bool same_row(const struct skb_length_key *a,
@@ -187,6 +187,24 @@ static __always_inline void own(struct recent_row *row, u64 netns)
 	__sync_lock_test_and_set(&row->key.netns, netns);
 }
 
+/* Is the slot free, or can it be made so? */
+static __always_inline bool vacate(struct recent_row *row)
+{
+	struct skb_length_key old = row->key;
+
+	if (!old.netns)
+		return true;
+	if (row->leaf.seen + IDLE_JIFFIES > bpf_jiffies64())
+		return false;
+	own(row, MOVING);
+	if (!put_back(row, &old)) {
+		own(row, old.netns);
+		return false;
+	}
+	__builtin_memset(&row->leaf, 0, sizeof(row->leaf));
+	return true;
+}
+
 /*
  * The CPU's counters of a row.
  *
@@ -196,6 +214,9 @@ static __always_inline void own(struct recent_row *row, u64 netns)
  * its counts move to `lengths`. So a row is the sum of both. A reader copies
  * `recent`, then `lengths`, then the keys of `recent` again: where a slot has the
  * same key both times, and is not MOVING, no count was seen twice or missed.
+ *
+ * The kernel refills its stock of per-CPU memory in the background, late on a busy
+ * CPU (20,000 skbs, once): until then a new row lives on the fast lane alone.
  */
 static __always_inline struct skb_length_leaf *leaf_of(struct skb_length_key *key,
 						       struct net_device *dev)
@@ -203,10 +224,10 @@ static __always_inline struct skb_length_leaf *leaf_of(struct skb_length_key *ke
 	u32 hash = (u32)key->netns * 31 + key->ifindex;
 	u32 at = ((hash << 2 | key->family >> 1) * 0x9E3779B1u) >>
 		 (32 - RECENT_BITS + HOOK_BITS);
-	struct skb_length_key old;
 	struct skb_length_leaf *leaf;
 	struct recent_row *row;
 	u32 program = key->hook;
+	int err = 0;
 
 	/* A program has slots of its own: no two meet in one, not even where one may
 	 * interrupt another (PREEMPT_RT). */
@@ -218,26 +239,21 @@ static __always_inline struct skb_length_leaf *leaf_of(struct skb_length_key *ke
 	if (row && same_row(&row->key, key))
 		return &row->leaf;
 	leaf = lengths.lookup(key);
-	if (!leaf)
-		leaf = new_row(key, dev);
-	if (!leaf || !row)
-		return leaf;
-	if (row->key.netns) {
-		if (row->leaf.seen + IDLE_JIFFIES > bpf_jiffies64())
-			return leaf;
-		old = row->key;
-		own(row, MOVING);
-		if (!put_back(row, &old)) {
-			own(row, old.netns);
-			return leaf;
-		}
-		__builtin_memset(&row->leaf, 0, sizeof(row->leaf));
+	if (!leaf) {
+		err = new_row(key, dev);
+		if (!err)
+			leaf = lengths.lookup(key);
 	}
-	row->key.ifindex = key->ifindex;
-	row->key.hook = key->hook;
-	row->key.family = key->family;
-	own(row, key->netns);
-	return &row->leaf;
+	if (row && (leaf || err == -ENOMEM) && vacate(row)) {
+		row->key.ifindex = key->ifindex;
+		row->key.hook = key->hook;
+		row->key.family = key->family;
+		own(row, key->netns);
+		return &row->leaf;
+	}
+	if (!leaf)
+		count_unrecorded(err == -E2BIG ? REASON_map_full : REASON_no_memory);
+	return leaf;
 }
 
 /* skb_shinfo(skb)->gso_segs, or what gso_size makes of the length where a guest
