@@ -17,6 +17,7 @@ from agent.settings import Cluster
 from agent.snapshot.model import Hook
 from agent.views.picture import SCHEMA, picture
 
+LOCAL_AGENT = "http://127.0.0.1:19715"
 _OWN_SECONDS = 2.0  # to observe for, with probes that begin now
 _HOOKS = (Hook.NET_DEV_START_XMIT, Hook.NETIF_RECEIVE_SKB, Hook.NET_DEV_QUEUE)
 
@@ -54,7 +55,7 @@ def _fetch(url: str, seconds: float | None) -> dict[str, Any]:
             f"{url} speaks another schema than {SCHEMA}",
             "use the bigtcp-agent of the same version",
         )
-    return found
+    return found | {"seen_by": f"the agent at {url}"}
 
 
 def _is_address(url: str) -> bool:
@@ -68,10 +69,13 @@ def _is_address(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def asked(url: str, where: Cluster) -> Iterator[Ask]:
-    """Give a function that returns the picture, of the agent at `url` or of our
-    own probes. UnreachableError where neither can be.
+def asked(url: str | None, where: Cluster) -> Iterator[Ask]:
+    """Give a function that returns the picture, of the agent at `url` or, without
+    one, of the agent of this node or of our own probes. UnreachableError where none
+    can be. `seen_by` in the picture says whose it is.
     """
+    url_given = url is not None
+    url = LOCAL_AGENT if url is None else url
     if not _is_address(url):
         raise BadValueError(
             f"--url {url!r} is no address of an agent",
@@ -84,8 +88,15 @@ def asked(url: str, where: Cluster) -> Iterator[Ask]:
     else:
         yield lambda seconds: _again(url, seconds)
         return
+    if url_given:
+        raise UnreachableError(
+            f"no agent answers at {url} ({unreachable})",
+            "is it running there? without --url we look with probes of our own",
+        )
+    from agent import logs
     from agent.node import opened
 
+    logs.silence()
     with contextlib.ExitStack() as stack:
         try:
             node = stack.enter_context(opened(_HOOKS, where))
@@ -95,9 +106,10 @@ def asked(url: str, where: Cluster) -> Iterator[Ask]:
                 f"ourselves: {err.message}",
                 f"give the agent's address with --url; or: {err.hint}",
             ) from err
-        yield lambda seconds: picture(
-            node.collector.observe(seconds or _OWN_SECONDS, time.sleep)
-        )
+        yield lambda seconds: {
+            **picture(node.collector.observe(seconds or _OWN_SECONDS, time.sleep)),
+            "seen_by": "our own probes",
+        }
 
 
 def _again(url: str, seconds: float | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 
 import contextlib
 import io
+import logging
 import sys
 from typing import Any, TextIO, cast
 
@@ -47,3 +48,10 @@ def configure(log_format: str) -> Any:
         cache_logger_on_first_use=True,
     )
     return structlog.get_logger("agent")
+
+
+def silence() -> None:
+    """For commands whose answer says all: what is logged would stand between."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL)
+    )

@@ -140,6 +140,7 @@ def _surroundings(
             where.node,
             namespace=where.namespace,
             config_map=where.config_map,
+            pods=where.pods,
         )
     )
     return replace(around, cluster=cluster.state)

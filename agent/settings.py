@@ -68,6 +68,7 @@ class Cluster:
     kubeconfig: str
     namespace: str
     config_map: str
+    pods: bool = False  # since when this node's pods run
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ MAY = {
     "lab": {"lab", "kernel", "snapshot"},
     "__main__": {"cli"},
     "node": {"kernel", "cluster", "snapshot", "settings"},
-    "inquiry": {"node", "views", "snapshot", "settings"},
+    "inquiry": {"node", "views", "snapshot", "settings", "logs"},
     "commands": {
         *("commands", "node", "inquiry", "snapshot", "views", "lab"),
         *("settings", "logs"),

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from agent.inquiry import LOCAL_AGENT
 from agent.lab.demo import BIG, LEGACY
 from agent.lab.netns import chain
 from agent.lab.netperf import serve, tcp_rr
@@ -39,10 +40,11 @@ def test_it_asks_the_agent() -> None:
 
 
 def test_it_looks_by_itself() -> None:
-    code, told, said = check("--url", nobody(), "--seconds", "0.2", "-o", "json")
+    code, told, said = check("--seconds", "0.2", "-o", "json")
     assert code == 0, said
     answer = json.loads(told)
     assert answer["schema"] == "bigtcp.snapshot/v1"
+    assert answer["seen_by"] == "our own probes"
     assert answer["cilium"] is None
     assert not answer["sources"]["cilium"]["up"]
 
@@ -91,15 +93,21 @@ def test_a_proxy_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     with agent() as (_, address):
         code, told, _ = check("--url", address, "--seconds", "1")
     assert code == 0
-    assert "traffic of the last 1 s" in told
+    assert "; 1 s of traffic" in told
+
+
+def test_where_an_agent_was_named_nobody_else_answers() -> None:
+    url = nobody()
+    code, told, said = check("--url", url)
+    assert (code, told) == (4, "")
+    assert said.startswith(f"error: no agent answers at {url} (")
 
 
 def test_without_agent_and_rights() -> None:
-    url = nobody()
     done = subprocess.run(
         [
             *("setpriv", "--bounding-set=-all", "--no-new-privs"),
-            *(COMMAND, "check", "--url", url),
+            *(COMMAND, "check"),
         ],
         capture_output=True,
         text=True,
@@ -107,7 +115,7 @@ def test_without_agent_and_rights() -> None:
     )
     assert done.returncode == 4
     error, hint = done.stderr.splitlines()
-    assert error.startswith(f"error: no agent answers at {url} (")
+    assert error.startswith(f"error: no agent answers at {LOCAL_AGENT} (")
     assert "we cannot look ourselves" in error
     assert hint.startswith("hint: ")
 

@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import structlog
@@ -204,7 +204,7 @@ class Watch(Generic[T]):
         self._seen()
         if not self.source.up and self.source.errors:
             _log.info("source is back", source=self._of.name)
-        self.source = Source(up=True, errors=self.source.errors)
+        self.source = Source(True, self.source.errors, self._clock.wall())
         self.problem = ""
 
     def _failed(self, err: OSError) -> None:
@@ -214,7 +214,7 @@ class Watch(Generic[T]):
             self._reachable.clear()
         if self.source.up or not self.source.errors:
             _log.warning("source failed", source=self._of.name, error=str(err))
-        self.source = Source(up=False, errors=self.source.errors + 1)
+        self.source = replace(self.source, up=False, errors=self.source.errors + 1)
         self.problem = str(err)
 
     def _absent(self, why: str) -> None:
@@ -222,7 +222,7 @@ class Watch(Generic[T]):
         if self.problem != why:
             _log.info("source is absent", source=self._of.name, reason=why)
         self.objects = {}
-        self.source = Source(up=False, errors=self.source.errors)
+        self.source = replace(self.source, up=False)
         self.problem = why
         self._seen()
 

@@ -7,21 +7,15 @@ import time
 import click
 
 from agent import settings
-from agent.commands.options import no_nan, output, with_cluster
+from agent.commands import options
+from agent.commands.options import no_nan, with_cluster
 from agent.errors import AgentError, Exit
 
 _WATCH_SECONDS = 2.0
 
 
 @click.command()
-@click.option(
-    "--url",
-    default="http://127.0.0.1:19715",
-    envvar="BIGTCP_URL",
-    show_default=True,
-    show_envvar=True,
-    help="The agent to ask. Where none answers there, look with probes of our own.",
-)
+@options.url
 @click.option(
     "--seconds",
     type=click.FloatRange(0, 60, min_open=True),
@@ -29,12 +23,12 @@ _WATCH_SECONDS = 2.0
     help="Observe for so long. Otherwise: what the agent saw in the last 30 s, or "
     "since it was last asked.",
 )
-@click.option("--watch", is_flag=True, help="Again and again, until Ctrl-C.")
-@output
+@click.option("--watch", is_flag=True, help="Every 2 s, until Ctrl-C.")
+@options.output
 @with_cluster
 def check(
     *,
-    url: str,
+    url: str | None,
     seconds: float | None,
     watch: bool,
     output: str,
@@ -56,7 +50,7 @@ def check(
                 bad = any(each["severity"] != "info" for each in picture["findings"])
             except (KeyError, TypeError, AttributeError) as err:
                 raise AgentError(
-                    f"{url} did not answer as an agent does",
+                    f"{url or inquiry.LOCAL_AGENT} did not answer as an agent does",
                     "is this the agent's address?",
                 ) from err
             if watch and output == "table":

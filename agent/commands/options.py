@@ -17,17 +17,23 @@ def with_cluster(command: Callable[..., T]) -> Callable[..., T]:
     """Flags that say where Cilium and Kubernetes are, as one `where`."""
 
     @functools.wraps(command)
-    def with_where(
+    def with_where(  # noqa: PLR0913  a flag each
         *,
         cilium_socket: str,
         node_name: str,
         kubeconfig: str,
         cilium_namespace: str,
         cilium_config_map: str,
+        watch_pods: bool,
         **others: object,
     ) -> T:
         where = settings.Cluster(
-            cilium_socket, node_name, kubeconfig, cilium_namespace, cilium_config_map
+            cilium_socket,
+            node_name,
+            kubeconfig,
+            cilium_namespace,
+            cilium_config_map,
+            watch_pods,
         )
         return command(where=where, **others)
 
@@ -50,7 +56,13 @@ def with_cluster(command: Callable[..., T]) -> Callable[..., T]:
             show_envvar=True,
             help=text,
         )(with_where)
-    return with_where
+    return click.option(
+        "--watch-pods",
+        is_flag=True,
+        envvar="BIGTCP_WATCH_PODS",
+        show_envvar=True,
+        help="Ask the API server for this node's pods, too: since when they run.",
+    )(with_where)
 
 
 def no_nan(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
@@ -60,6 +72,13 @@ def no_nan(_: click.Context, __: click.Parameter, value: float | None) -> float 
     return value
 
 
+url = click.option(
+    "--url",
+    envvar="BIGTCP_URL",
+    show_envvar=True,
+    help="The agent to ask. Without it: the agent of this node "
+    "(http://127.0.0.1:19715) or, where none answers, probes of our own.",
+)
 output = click.option(
     "-o",
     "--output",

@@ -85,12 +85,12 @@ def run(  # noqa: PLR0913  a flag each
     with contextlib.suppress(_EndedError), contextlib.ExitStack() as stack:
         from agent import logs
         from agent.node import opened
+        from agent.views.web import Server, make_app
 
+        server = stack.enter_context(Server(address))
         log = logs.configure(log_format)
         naming = Naming(named.wants, named.most)
         node = stack.enter_context(opened(wanted, where, naming, max_pods))
-        from agent.views.web import Server, make_app
-
         probes, collector = node.probes, node.collector
         for hook, why in probes.failures.items():
             log.warning("hook not attached", hook=hook, reason=why)
@@ -99,12 +99,7 @@ def run(  # noqa: PLR0913  a flag each
             lambda seconds: collector.observe(seconds, ending.wait),
             node.pods.traffic if node.pods else None,
         )
-        server = stack.enter_context(Server(address, app))
-        thread = threading.Thread(
-            target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
-        )
-        thread.start()
-        stack.callback(server.shutdown)
+        stack.enter_context(server.serving(app))
         log.info(
             "counting",
             hooks=[str(hook) for hook, on in probes.attached.items() if on],

@@ -56,19 +56,20 @@ class Collector:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._probes = probes
-        self._reading = Remembered("probes", probes.read)
-        self._links = Remembered("links", links)
+        self._reading = Remembered("probes", probes.read, wall)
+        self._links = Remembered("links", links, wall)
         around = around or Surroundings()
-        self._applied = Remembered("cilium", around.applied)
-        self._runtime = Remembered("cilium_runtime", around.runtime)
+        self._applied = Remembered("cilium", around.applied, wall)
+        self._runtime = Remembered("cilium_runtime", around.runtime, wall)
         self._cluster = around.cluster
-        self._ip6_too_big = Remembered("snmp6", around.ip6_too_big)
+        self._ip6_too_big = Remembered("snmp6", around.ip6_too_big, wall)
         self._kernel = around.kernel
         self._lately = Lately()
         self._covered = Covered()
         self._own_netns = own_netns
         self._monotonic = monotonic
         self._wall = wall
+        self._started = wall()
         self._lock = threading.Lock()
         self._closed = False
         self._still: dict[RowKey, _Still] = {}
@@ -126,6 +127,7 @@ class Collector:
             devices = self._retire(reading, devices, links)
         return Snapshot(
             taken=self._wall(),
+            started=self._started,
             edges=reading.edges,
             devices=devices,
             links=tuple(links),

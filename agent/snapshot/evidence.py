@@ -41,7 +41,8 @@ class PodLimit:
     """How long the skbs of a pod can get, by its device and by the host's side.
 
     `own` is what the pod's device had when it last sent, None where it has not
-    sent yet. Both in bytes, by family.
+    sent yet. Both in bytes, by family. `started`, by Kubernetes: seconds since the
+    epoch, None where it was not asked.
     """
 
     name: str  # namespace/pod; without Cilium the host's side
@@ -49,6 +50,7 @@ class PodLimit:
     ifindex: int
     own: dict[Family, int | None]
     host: dict[Family, int]
+    started: float | None
 
     def limit(self, family: Family) -> int:
         """The smaller of the two."""
@@ -229,7 +231,14 @@ class Evidence:
                     row = device.rows.get((Hook.NET_DEV_START_XMIT, family))
                     own[family] = row.limit if row else None
         host = {family: gso_size(link, family) for family in FAMILIES}
-        return PodLimit(name, link.name, link.ifindex, own, host)
+        started = self._started.get(name)
+        return PodLimit(name, link.name, link.ifindex, own, host, started)
+
+    @cached_property
+    def _started(self) -> dict[str, float | None]:
+        cluster = self.snapshot.cluster
+        pods = (cluster.pods if cluster else None) or ()
+        return {f"{pod.namespace}/{pod.name}": pod.started for pod in pods}
 
     def legacy_pods(self, family: Family) -> tuple[PodLimit, ...]:
         """Pods that were made before BIG TCP: nothing but a restart raises them."""

@@ -7,6 +7,7 @@ seen it. Ids are for alerts and documents and keep their meaning.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from agent.snapshot.evidence import (
@@ -148,20 +149,28 @@ def prerequisites(evidence: Evidence) -> Iterator[Finding]:
 def pods_to_restart(evidence: Evidence) -> Iterator[Finding]:
     """C06."""
     families: dict[str, list[Family]] = {}
+    started = []
     for family in FAMILIES:
         for pod in evidence.legacy_pods(family):
             families.setdefault(pod.name, []).append(family)
+            if pod.started is not None:
+                started.append(pod.started)
     if families:
+        since = f", the oldest since {_utc(min(started))}" if started else ""
         names = tuple(sorted(families))
         yield Finding(
             "C06",
             Severity.WARNING,
             tuple(f for f in FAMILIES if any(f in fs for fs in families.values())),
-            f"{len(names)} of {len(evidence.pods)} pods are still at 64 KiB",
+            f"{len(names)} of {len(evidence.pods)} pods are still at 64 KiB{since}",
             "Cilium sets a pod's size when it makes the pod, and never again",
             "restart these pods",
             names,
         )
+
+
+def _utc(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def drift(evidence: Evidence) -> Iterator[Finding]:

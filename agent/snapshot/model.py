@@ -185,8 +185,10 @@ class Link:
 class Source:
     """How the last read of a source went.
 
-    `up`: it answered this time. `errors`: reads that failed so far.
+    `up`: it answered this time. `errors`: reads that failed so far. `answered`:
+    when it last did, in seconds since the epoch; None: never.
     """
 
     up: bool
     errors: int
+    answered: float | None = None

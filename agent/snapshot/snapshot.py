@@ -68,7 +68,8 @@ class Recent:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One moment of this node. `taken` is in seconds since the epoch.
+    """One moment of this node. `taken` and `started`, when counting began, are in
+    seconds since the epoch.
 
     `retired` holds the counts of devices that are gone: per scope they stay
     in every sum. `attached` says of each hook that was asked for whether it is.
@@ -80,6 +81,7 @@ class Snapshot:
     """
 
     taken: float
+    started: float
     edges: tuple[int, ...]
     devices: tuple[DeviceRows, ...]
     links: tuple[Link, ...]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the collector asks, and what it does with an answer that does not come."""
 
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
 import structlog
@@ -39,12 +40,16 @@ class Remembered(Generic[T]):
     Only OSError counts as failing; anything else is a defect of ours.
     """
 
-    def __init__(self, name: str, read: Callable[[], T]) -> None:
+    def __init__(
+        self, name: str, read: Callable[[], T], wall: Callable[[], float] = time.time
+    ) -> None:
         self.name = name
         self.state = Source(up=True, errors=0)
         self._read = read
+        self._wall = wall
         self.problem = ""  # why there was no answer this time
         self._failed = False
+        self._told_absent = False
         self._last: T | None = None
 
     def get(self) -> T | None:
@@ -57,15 +62,19 @@ class Remembered(Generic[T]):
                 _log.warning("source failed", source=self.name, error=str(err))
             self._failed = True
             self.problem = str(err)
-            self.state = Source(up=False, errors=self.state.errors + 1)
+            self.state = replace(self.state, up=False, errors=self.state.errors + 1)
             if self._last is None:
                 raise
         else:
             here = self._last is not None  # None: there is no such thing here
             if here and self._failed:
                 _log.info("source is back", source=self.name)
+            if not here and not self._told_absent:
+                _log.info("source is absent", source=self.name)
+            self._told_absent = not here
             self._failed = False
-            self.state = Source(up=here, errors=self.state.errors)
+            answered = self._wall() if here else self.state.answered
+            self.state = Source(here, self.state.errors, answered)
         return self._last
 
     def amend(self, answer: T) -> None:

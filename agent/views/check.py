@@ -106,7 +106,8 @@ def check_text(picture: dict[str, Any]) -> str:
     cilium = picture["cilium"]
     whose = f"Cilium {cilium['version']}" if cilium else "no Cilium"
     lines = [
-        f"Linux {picture['kernel']}, {whose}; traffic of the last {seconds:.0f} s",
+        f"Linux {picture['kernel']}, {whose}; {seconds:.0f} s of traffic, as seen by",
+        picture["seen_by"],
         "",
         *_verdicts(picture),
         "",

@@ -143,9 +143,16 @@ def _own_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     errors = CounterMetricFamily(
         "bigtcp_source_errors", "Reads of the source that failed.", labels=["source"]
     )
+    answered = GaugeMetricFamily(
+        "bigtcp_source_answered_timestamp_seconds",
+        "When the source last answered; what it said then is kept.",
+        labels=["source"],
+    )
     for name, source in snapshot.sources.items():
         up.add_metric([name], source.up)
         errors.add_metric([name], source.errors)
+        if source.answered is not None:
+            answered.add_metric([name], source.answered)
     unrecorded = CounterMetricFamily(
         "bigtcp_skbs_unrecorded",
         "Skbs that are in no histogram, by reason.",
@@ -153,7 +160,7 @@ def _own_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     )
     for reason, count in snapshot.unrecorded.items():
         unrecorded.add_metric([reason], count)
-    yield from (build, attached, up, errors, unrecorded)
+    yield from (build, attached, up, answered, errors, unrecorded)
 
 
 def _verdict_metrics(snapshot: Snapshot) -> Iterator[Metric]:
@@ -260,6 +267,7 @@ def metrics(snapshot: Snapshot, pods: PodsTraffic | None = None) -> Iterator[Met
 
 _NOTHING = Snapshot(
     taken=0,
+    started=0,
     edges=(),
     devices=(),
     links=(),

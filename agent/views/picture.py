@@ -9,8 +9,8 @@ from typing import Any
 
 from agent import __version__
 from agent.snapshot.evidence import FAMILIES, LEGACY, Evidence, PodLimit
-from agent.snapshot.model import Link
-from agent.snapshot.snapshot import Snapshot
+from agent.snapshot.model import Lengths, Link, Scope
+from agent.snapshot.snapshot import DeviceRows, Snapshot
 from agent.snapshot.verdict import judge
 
 SCHEMA = "bigtcp.snapshot/v1"
@@ -23,6 +23,7 @@ def picture(snapshot: Snapshot) -> dict[str, Any]:
         "schema": SCHEMA,
         "version": __version__,
         "taken": snapshot.taken,
+        "started": snapshot.started,
         "kernel": snapshot.kernel,
         "families": {
             family: {
@@ -45,12 +46,15 @@ def picture(snapshot: Snapshot) -> dict[str, Any]:
             name: {
                 "up": source.up,
                 "errors": source.errors,
+                "answered": source.answered,
                 "problem": snapshot.problems.get(name, ""),
             }
             for name, source in snapshot.sources.items()
         },
         "attached": {str(hook): on for hook, on in snapshot.attached.items()},
         "unrecorded": snapshot.unrecorded,
+        "edges": snapshot.edges,
+        "counters": _counters(snapshot),
     }
 
 
@@ -77,9 +81,71 @@ def _pod(pod: PodLimit) -> dict[str, Any]:
     return {
         "name": pod.name,
         "interface": pod.interface,
+        "ifindex": pod.ifindex,
+        "started": pod.started,
         "limits": {family: pod.limit(family) for family in FAMILIES},
         "own": pod.own,
     }
+
+
+def _counters(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """What was counted since the start, a row per device, hook and family.
+
+    `netns` is the inode of the namespace, None before the kernel has told it;
+    `cookie` and `ifindex` name the device for as long as the kernel runs, `peer`
+    is the ifindex of its other end. What a pod received, where single pods are
+    told apart, has the hook pod_receive and the host side of the pod's device.
+    """
+    names = {link.ifindex: link.name for link in snapshot.links}
+    rows = [
+        {
+            "device": device.name,
+            "kind": device.device.kind if device.device else "",
+            "netns": device.device.netns_inode if device.device else None,
+            "cookie": device.id.netns,
+            "ifindex": device.id.ifindex,
+            "peer": _ifindex_of_peer(device),
+            "scope": device.scope,
+            "hook": hook,
+            "ip_family": family,
+            **_lengths(row.lengths),
+            "limit": row.limit,
+        }
+        for device in snapshot.devices
+        for (hook, family), row in sorted(device.rows.items())
+    ]
+    received = [
+        {
+            "device": names.get(ifindex, ""),
+            "kind": "",
+            "netns": None,
+            "cookie": 0,
+            "ifindex": ifindex,
+            "peer": None,
+            "scope": Scope.PODS,
+            "hook": "pod_receive",
+            "ip_family": family,
+            **_lengths(lengths),
+            "limit": 0,
+        }
+        for (ifindex, family), lengths in sorted(snapshot.pods_received.items())
+    ]
+    return rows + received
+
+
+def _lengths(lengths: Lengths) -> dict[str, Any]:
+    return {
+        "slots": lengths.histogram.slots,
+        "bytes": lengths.histogram.bytes,
+        "big_bytes": lengths.histogram.big_bytes,
+        "segments": lengths.segments,
+        "longest": lengths.longest,
+    }
+
+
+def _ifindex_of_peer(device: DeviceRows) -> int | None:
+    peer = device.device.peer if device.device else None
+    return peer.ifindex if peer else None
 
 
 def _recent(snapshot: Snapshot) -> dict[str, Any]:

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The small web server of the agent: metrics for Prometheus, JSON for `check`."""
 
+import contextlib
 import errno
 import json
 import platform
 import re
 import socket
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -161,14 +163,16 @@ def _family(address: Address) -> socket.AddressFamily:
 
 
 class Server(ThreadingMixIn, WSGIServer):
-    """Serves an application until it is shut down, a thread per request."""
+    """Listens from the beginning, so that a port that is taken is told at once;
+    then serves a thread per request.
+    """
 
     daemon_threads = True
     request_queue_size = 128
     # Another agent on this port must be an error, not a second listener.
     allow_reuse_port = False
 
-    def __init__(self, address: Address, app: WsgiApp) -> None:
+    def __init__(self, address: Address) -> None:
         try:
             self.address_family = _family(address)
             super().__init__((address.host, address.port), _Handler)
@@ -185,7 +189,19 @@ class Server(ThreadingMixIn, WSGIServer):
             raise AgentError(
                 f"cannot listen on {address}: {(err.strerror or '').lower()}", hint
             ) from err
+
+    @contextlib.contextmanager
+    def serving(self, app: WsgiApp) -> Iterator[None]:
+        """Answer with this application meanwhile."""
         self.set_app(app)
+        thread = threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
+        )
+        thread.start()
+        try:
+            yield
+        finally:
+            self.shutdown()
 
     def get_request(self) -> Any:
         """Accept; without a free file descriptor rather wait than spin."""

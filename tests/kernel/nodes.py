@@ -62,11 +62,22 @@ int from_uplink(struct __sk_buff *skb) { return route(skb, 0); }
 """
 
 
+def netkit(left: Namespace, left_name: str, right: Namespace, mode: str) -> None:
+    """A pair as Cilium makes it: its host side is the primary one."""
+    left.ip(
+        f"link add {left_name} mtu {MTU} type netkit mode {mode} peer name eth0 "
+        f"netns {right.holder.pid} mtu {MTU}",
+        f"link set {left_name} up",
+    )
+    right.ip("link set eth0 up")
+
+
 def ifindex_of(namespace: Namespace, device: str) -> int:
     return namespace.call(lambda: socket.if_nametoindex(device))
 
 
 def mac_of(namespace: Namespace, device: str) -> str:
+    """Zeros where there is none: a netkit device of mode l3."""
     link = namespace.run("ip", "-o", "link", "show", device)
     return link.split("link/ether ")[1].split()[0]
 
@@ -86,6 +97,7 @@ class Pod:
 class Node:
     space: Namespace
     number: int
+    pair: str = "veth"  # of a pod: veth, netkit l2 or netkit l3
     pods: list[Pod] = field(default_factory=list)
 
     @property
@@ -95,7 +107,10 @@ class Node:
     def add(self, space: Namespace, host: int) -> Pod:
         """Give a namespace the node's `host`-th pod address."""
         device = f"lxc{host}"
-        veth(self.space, device, space, "eth0", MTU)
+        if self.pair == "veth":
+            veth(self.space, device, space, "eth0", MTU)
+        else:
+            netkit(self.space, device, space, self.pair.removeprefix("netkit "))
         v4, v6 = f"10.244.{self.number}.{host}", f"fd00:{self.number}::{host}"
         near, far = mac_of(self.space, device), mac_of(space, "eth0")
         # 8 bytes for the hop-by-hop header, as in agent.lab.netns.chain()
@@ -127,13 +142,13 @@ class Node:
 
 
 @contextlib.contextmanager
-def two_nodes() -> Iterator[tuple[Node, Node, Pod, Pod, Pod]]:
+def two_nodes(pair: str = "veth") -> Iterator[tuple[Node, Node, Pod, Pod, Pod]]:
     """node1 with the pods a and b, node2 with the pod c; routed by the kernel."""
     with namespaces("node1", "node2", "a", "b", "c") as spaces:
         for space in spaces:
             for knob in ("accept_ra", "accept_dad", "router_solicitations"):
                 write_sysctl(space, f"ipv6/conf/default/{knob}", "0")
-        node1, node2 = Node(spaces[0], 1), Node(spaces[1], 2)
+        node1, node2 = Node(spaces[0], 1, pair), Node(spaces[1], 2, pair)
         veth(node1.space, "eth0", node2.space, "eth0", MTU)
         for node, other in ((node1, node2), (node2, node1)):
             write_sysctl(node.space, "ipv4/ip_forward", "1")

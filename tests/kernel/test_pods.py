@@ -2,6 +2,7 @@
 """Known packets from pod to pod: each pod's row holds exactly these."""
 
 import contextlib
+import os
 import struct
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -32,13 +33,25 @@ HOOKS = [Hook.NET_DEV_START_XMIT, Hook.NETIF_RECEIVE_SKB]
 SIZES = [600, 1500, 1501, 4096, 4097, 8000, 8992] * 3
 BIG = 196608
 
+VM = os.environ.get("BIGTCP_VM", "")  # see tests/vm/run
+
 World = tuple[Node, Node, Pod, Pod, Pod]
 
 
-@pytest.fixture(scope="module", params=["legacy routing", "eBPF host routing"])
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    with two_nodes() as nodes, contextlib.ExitStack() as stack:
-        if request.param == "eBPF host routing":
+# netkit is new in 6.7, and a module that not every machine has.
+PAIRS = ["veth", *(["netkit l2", "netkit l3"] if VM == "6.12" else [])]
+ROUTINGS = ["legacy routing", *(["eBPF host routing"] if VM != "6.1" else [])]  # TCX
+
+
+@pytest.fixture(scope="module", params=ROUTINGS)
+def routing(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module", params=PAIRS)
+def world(request: pytest.FixtureRequest, routing: str) -> Iterator[World]:
+    with two_nodes(request.param) as nodes, contextlib.ExitStack() as stack:
+        if routing == "eBPF host routing":
             stack.enter_context(ebpf_host_routing(*nodes[:2]))
         yield nodes
 

@@ -12,6 +12,7 @@ from agent.snapshot.cilium import (
     ClusterState,
     DaemonConfig,
     Endpoint,
+    Pod,
     RuntimeConfig,
     Wanted,
 )
@@ -83,6 +84,7 @@ class World:
             ),
         )
         self.configured: bool | None = None
+        self.pods: tuple[Pod, ...] | None = None
         self.runtime: RuntimeConfig | None = None
         self.too_big = 0
         self.rows: dict[RowKey, Lengths] = {}
@@ -154,10 +156,11 @@ class World:
         if self.configured is not None:
             value = str(self.configured).lower()
             values = {"enable-ipv4-big-tcp": value, "enable-ipv6-big-tcp": value}
-            cluster = ClusterState(Wanted(values, True, {}, None, 0), None, {}, {})
+            cluster = ClusterState(Wanted(values, True, {}, None, 0), self.pods, {}, {})
         self.verdict = judge(
             Snapshot(
                 taken=0,
+                started=0,
                 edges=EDGES,
                 devices=tuple(self.devices.values()),
                 links=tuple(self.links.values()),
@@ -289,7 +292,19 @@ def test_a_pod_that_was_not_restarted() -> None:
     world = World()
     world.resize("lxc1", DOWN)
     assert world.told() == ([State.PARTIAL, State.PARTIAL], ["C06"])
-    assert world.verdict.findings[0].subjects == ("default/web",)
+    (finding,) = world.verdict.findings
+    assert finding.subjects == ("default/web",)
+    assert finding.seen == "1 of 1 pods are still at 64 KiB"
+
+
+def test_since_when_it_was_not_restarted() -> None:
+    world = World()
+    world.configured = True
+    world.pods = (Pod("default", "web", (), False, 1767323045.0),)
+    world.resize("lxc1", DOWN)
+    world.told()
+    seen = world.verdict.findings[0].seen
+    assert seen.endswith("at 64 KiB, the oldest since 2026-01-02 03:04 UTC")
 
 
 def test_a_pod_whose_own_device_was_lowered() -> None:

@@ -44,6 +44,7 @@ def test_an_hour_without_the_api_server() -> None:
             assert state.wanted
             assert state.wanted.flag("enable-ipv4-big-tcp")
             assert state.wanted.seen == 1e9 + away[0]
+            assert state.sources["configmap"].answered == 1e9 + away[0]
             assert state.wanted.changed is None
             assert not state.sources["configmap"].up
             assert "timed out" in state.problems["configmap"]

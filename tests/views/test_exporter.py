@@ -66,3 +66,20 @@ def test_the_cap_sums_what_it_drops() -> None:
     assert found["bigtcp_interfaces_summed{}"] == 2
     assert found["bigtcp_device_gso_max_size_bytes{eth0,ipv6}"] == 65536
     assert not any("lxc" in name for name in found)
+
+
+def test_since_when_a_source_is_mute() -> None:
+    probes, now = FakeProbes(), [1e9]
+    collector = Collector(probes, lambda: [link(2, "eth0")], OURS, wall=lambda: now[0])
+    collector.snapshot()
+    now[0] += 3600
+    probes.failing = True
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for metric in metrics(collector.snapshot())
+        for sample in metric.samples
+    }
+    answered = "bigtcp_source_answered_timestamp_seconds"
+    assert found[answered, "probes"] == 1e9
+    assert found[answered, "links"] == 1e9 + 3600
+    assert (answered, "cilium") not in found

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The JSON of a snapshot: what is counted stands there row by row."""
+
+import json
+
+from agent.snapshot.collector import Collector
+from agent.snapshot.model import DeviceId, Hook
+from agent.views.picture import picture
+from tests.snapshot.fakes import OURS, FakeProbes, lengths, link
+
+
+def test_counters() -> None:
+    probes = FakeProbes()
+    probes.put(OURS, 2, lengths(5, 3))
+    probes.put(20, 3, lengths(7), peer=DeviceId(OURS, 9), hook=Hook.NETIF_RECEIVE_SKB)
+    links = [link(2, "eth0"), link(9, "lxc1")]
+    collector = Collector(probes, lambda: links, OURS, wall=lambda: 1e9)
+    told = json.loads(json.dumps(picture(collector.snapshot())))
+    assert (told["started"], told["taken"]) == (1e9, 1e9)
+    assert told["edges"] == [1500, 65536, 196608]
+    ours, pod = told["counters"]
+    assert ours == {
+        "device": "eth0",
+        "kind": "veth",
+        "netns": 4026530000 + OURS,
+        "cookie": OURS,
+        "ifindex": 2,
+        "peer": None,
+        "scope": "node",
+        "hook": "net_dev_start_xmit",
+        "ip_family": "ipv4",
+        "slots": [5, 0, 3, 0],
+        "bytes": 305_000,
+        "big_bytes": 300_000,
+        "segments": 212,
+        "longest": 100_000,
+        "limit": 65536,
+    }
+    assert (pod["scope"], pod["hook"], pod["peer"]) == ("pods", "netif_receive_skb", 9)
