@@ -132,23 +132,21 @@ static __always_inline int introduce(struct net_device *dev, u64 netns)
 	return devices.update(&id, &device);
 }
 
-/* Once for every row. -ENOMEM: its device is known, but the row got no memory. */
+/* Once for every row. */
 static __always_inline int new_row(struct skb_length_key *key, struct net_device *dev)
 {
 	struct skb_length_leaf zero = {};
-	int err, unknown;
+	int err;
 
 	err = lengths.insert(key, &zero);
 	if (err == -EEXIST) /* another CPU was faster, and introduces it */
 		return 0;
-	if (err && err != -ENOMEM)
+	if (err)
 		return err;
-	unknown = introduce(dev, key->netns);
-	if (!unknown)
-		return err;
-	if (!err) /* nobody could tell whose it is: try again */
+	err = introduce(dev, key->netns);
+	if (err) /* nobody could tell whose it is: try again */
 		lengths.delete(key);
-	return unknown;
+	return err;
 }
 
 static __always_inline bool same_row(const struct skb_length_key *a,
@@ -198,6 +196,7 @@ static __always_inline bool vacate(struct recent_row *row)
 		return false;
 	own(row, MOVING);
 	if (!put_back(row, &old)) {
+		row->leaf.seen = bpf_jiffies64(); /* not again for a while */
 		own(row, old.netns);
 		return false;
 	}
@@ -244,7 +243,8 @@ static __always_inline struct skb_length_leaf *leaf_of(struct skb_length_key *ke
 		if (!err)
 			leaf = lengths.lookup(key);
 	}
-	if (row && (leaf || err == -ENOMEM) && vacate(row)) {
+	if (row && (leaf || err == -ENOMEM) && vacate(row) &&
+	    (leaf || !introduce(dev, key->netns))) {
 		row->key.ifindex = key->ifindex;
 		row->key.hook = key->hook;
 		row->key.family = key->family;

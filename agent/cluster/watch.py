@@ -222,7 +222,7 @@ class Watch(Generic[T]):
         if self.problem != why:
             _log.info("source is absent", source=self._of.name, reason=why)
         self.objects = {}
-        self.source = replace(self.source, up=False)
+        self.source = replace(self.source, up=False, answered=None)
         self.problem = why
         self._seen()
 

@@ -12,6 +12,8 @@ from agent.commands.options import with_cluster
 from agent.errors import Exit
 from agent.snapshot.naming import Naming
 
+_HEARING_SECONDS = 0.2
+
 
 @click.command()
 @click.option(
@@ -139,4 +141,7 @@ class _Ending:
     def wait_for_it(self) -> None:
         """The start is over: wait until told to end."""
         self._starting = False
-        self._told.wait()
+        # Again and again: where a server's thread takes the signal, a main thread
+        # that waits for ever never gets to hear of it.
+        while not self._told.wait(_HEARING_SECONDS):
+            pass

@@ -5,8 +5,10 @@ The first line is a header, each other one a picture of /api/snapshot. A record
 whose writer was killed ends in the middle of a line: the rest of it is good.
 """
 
+import errno
 import json
 import os
+import stat
 from collections.abc import Mapping
 from typing import Any, Self, TextIO
 
@@ -16,6 +18,7 @@ from agent.snapshot.sample import Sample
 
 SCHEMA = "bigtcp.record/v1"
 _KIND = "top"
+_HEADER_BYTES = 4096
 
 
 class RecordError(AgentError):
@@ -28,9 +31,12 @@ class Writer:
     def __init__(self, path: str) -> None:
         try:
             self._file: TextIO = open(path, "x", encoding="utf-8")  # noqa: SIM115
-        except FileExistsError as err:
+        except OSError as err:
+            hint = "choose another name, or remove it"
+            if err.errno != errno.EEXIST:
+                hint = "choose a file that we may write"
             raise RecordError(
-                f"{path} exists already", "choose another name, or remove it"
+                f"{path} cannot be made: {(err.strerror or str(err)).lower()}", hint
             ) from err
         self._write({"schema": SCHEMA, "kind": _KIND, "version": __version__})
 
@@ -55,15 +61,14 @@ class Recording:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            self._file = open(path, "rb")  # noqa: SIM115  closed by __exit__
-            if os.path.isdir(path):
-                raise IsADirectoryError(21, "is a directory")
+            self._file = open(path, "rb", opener=_at_once)  # noqa: SIM115  __exit__ closes it
         except OSError as err:
             raise RecordError(
                 f"{path} cannot be read: {(err.strerror or str(err)).lower()}",
                 "give a file that `bigtcp-agent top --record` wrote",
             ) from err
         try:
+            self._require_file()
             self._index()
         except BaseException:
             self._file.close()
@@ -89,8 +94,12 @@ class Recording:
                 "this line was changed, or written by another version",
             ) from err
 
+    def _require_file(self) -> None:
+        if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+            raise RecordError(f"{self.path} is no file", "give a record of `top`")
+
     def _index(self) -> None:
-        first = self._file.readline()
+        first = self._file.readline(_HEADER_BYTES)
         try:
             header = json.loads(first)
             schema, kind = header["schema"], header.get("kind")
@@ -110,7 +119,7 @@ class Recording:
             )
         self._at, at = [], len(first)
         for line in self._file:
-            if line.endswith(b"\n"):  # the last one may be cut off
+            if line.endswith(b"\n") and line.strip():  # the last may be cut off
                 self._at.append(at)
             at += len(line)
         if not self._at:
@@ -124,3 +133,8 @@ def _reason(err: Exception) -> str:
     if isinstance(err, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
         return "this is no JSON"
     return str(err)
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open without waiting for whoever would write to a FIFO."""
+    return os.open(path, flags | os.O_NONBLOCK)

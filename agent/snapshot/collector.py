@@ -69,7 +69,8 @@ class Collector:
         self._own_netns = own_netns
         self._monotonic = monotonic
         self._wall = wall
-        self._started = wall()
+        self._started, self._born = wall(), monotonic()
+        self._read_at = self._born
         self._lock = threading.Lock()
         self._closed = False
         self._still: dict[RowKey, _Still] = {}
@@ -104,6 +105,8 @@ class Collector:
             raise OSError("the agent is ending")
         reading = self._reading.get()
         assert reading is not None  # a kernel is everywhere
+        if self._reading.state.up:
+            self._read_at = self._monotonic()
         return reading
 
     def _moment(self, reading: Reading) -> Moment:
@@ -128,6 +131,7 @@ class Collector:
         return Snapshot(
             taken=self._wall(),
             started=self._started,
+            uptime=self._read_at - self._born,
             edges=reading.edges,
             devices=devices,
             links=tuple(links),

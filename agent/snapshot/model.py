@@ -186,7 +186,8 @@ class Source:
     """How the last read of a source went.
 
     `up`: it answered this time. `errors`: reads that failed so far. `answered`:
-    when it last did, in seconds since the epoch; None: never.
+    when it last did, in seconds since the epoch; None: never, or there
+    is no such thing any more.
     """
 
     up: bool

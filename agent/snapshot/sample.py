@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from agent.snapshot.histogram import Histogram
-from agent.snapshot.model import Lengths, Scope
+from agent.snapshot.model import OTHER_PODS, Lengths, Scope
+from agent.snapshot.naming import OTHERS
 
 SCHEMA = "bigtcp.snapshot/v1"
 POD_RECEIVE = "pod_receive"  # beside the hooks: what a pod received, by address
@@ -58,11 +59,13 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One picture: `taken` and `started`, when the agent began to count, are in
-    seconds since the epoch. `picture` is all of it, as JSON has it.
+    seconds since the epoch, `uptime` is its age when the counters were read.
+    `picture` is all of it, as JSON has it.
     """
 
     taken: float
     started: float
+    uptime: float
     edges: tuple[int, ...]
     lines: dict[LineKey, Line]
     picture: Mapping[str, Any]
@@ -77,25 +80,29 @@ class Sample:
             edges = tuple(int(edge) for edge in picture["edges"])
             pods = {int(pod["ifindex"]): str(pod["name"]) for pod in picture["pods"]}
             lines = [_line(row, edges, pods) for row in picture["counters"]]
-            taken, started = float(picture["taken"]), float(picture["started"])
+            taken, started, uptime = (
+                float(picture[at]) for at in ("taken", "started", "uptime")
+            )
         except KeyError as err:
             raise ValueError(f"{err} is missing") from err
-        except (TypeError, ValueError, AttributeError) as err:
+        except (TypeError, ValueError, AttributeError, OverflowError) as err:
             raise ValueError(f"it makes no sense: {err}") from err
-        if not math.isfinite(taken) or not math.isfinite(started):
+        if not all(map(math.isfinite, (taken, started, uptime))):
             raise ValueError("its time is no time")
-        return cls(taken, started, edges, {line.key: line for line in lines}, picture)
+        by_key = {line.key: line for line in lines}
+        return cls(taken, started, uptime, edges, by_key, picture)
 
     def since(self, before: Self) -> "Period":
-        """What passed since `before`, an earlier sample.
+        """What passed since `before`, the sample before this one, or one that is
+        not much older: devices that are gone take their counts along.
 
         Where the agent was restarted meanwhile, what it counted since its start.
         """
-        seconds = max(0.0, self.taken - before.taken)
+        seconds = max(0.0, self.uptime - before.uptime)
         known = before.lines
         if self.started != before.started or self.edges != before.edges:
             known = {}
-            seconds = min(seconds, max(0.0, self.taken - self.started))
+            seconds = self.uptime
         found = {}
         for key, line in self.lines.items():
             then = known.get(key)
@@ -116,26 +123,35 @@ class Period:
         return count / self.seconds if self.seconds > 0 else 0.0
 
 
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value} is no count")
+    return value
+
+
 def _line(row: dict[str, Any], edges: tuple[int, ...], pods: dict[int, str]) -> Line:
     histogram = Histogram(
         edges,
-        tuple(int(count) for count in row["slots"]),
-        int(row["bytes"]),
-        int(row["big_bytes"]),
+        tuple(_count(count) for count in row["slots"]),
+        _count(row["bytes"]),
+        _count(row["big_bytes"]),
     )
     scope, hook, peer = Scope(row["scope"]), str(row["hook"]), row["peer"]
     ifindex = int(row["ifindex"])
     pod = ""
     if scope is Scope.PODS:
         side = ifindex if hook == POD_RECEIVE else peer
-        pod = pods.get(side, str(row["device"]) if hook == POD_RECEIVE else "")
+        pod = pods.get(side, "")
+    device = str(row["device"])
+    if hook == POD_RECEIVE and not pod:
+        pod = OTHERS if ifindex == OTHER_PODS else device or f"ifindex:{ifindex}"
     return Line(
         LineKey(int(row["cookie"]), ifindex, hook, str(row["ip_family"])),
-        str(row["device"]),
+        device,
         str(row["kind"]),
         None if row["netns"] is None else int(row["netns"]),
         scope,
         pod,
         int(row["limit"]),
-        Lengths(histogram, int(row["segments"]), int(row["longest"])),
+        Lengths(histogram, _count(row["segments"]), _count(row["longest"])),
     )

@@ -68,8 +68,9 @@ class Recent:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One moment of this node. `taken` and `started`, when counting began, are in
-    seconds since the epoch.
+    """One moment of this node. `taken` and `started`, when the agent began, are in
+    seconds since the epoch; `uptime` is the age of the agent, in seconds by a clock
+    that nobody sets, when these counters were read.
 
     `retired` holds the counts of devices that are gone: per scope they stay
     in every sum. `attached` says of each hook that was asked for whether it is.
@@ -82,6 +83,7 @@ class Snapshot:
 
     taken: float
     started: float
+    uptime: float
     edges: tuple[int, ...]
     devices: tuple[DeviceRows, ...]
     links: tuple[Link, ...]

@@ -73,7 +73,7 @@ class Remembered(Generic[T]):
                 _log.info("source is absent", source=self.name)
             self._told_absent = not here
             self._failed = False
-            answered = self._wall() if here else self.state.answered
+            answered = self._wall() if here else None
             self.state = Source(here, self.state.errors, answered)
         return self._last
 

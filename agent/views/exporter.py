@@ -268,6 +268,7 @@ def metrics(snapshot: Snapshot, pods: PodsTraffic | None = None) -> Iterator[Met
 _NOTHING = Snapshot(
     taken=0,
     started=0,
+    uptime=0,
     edges=(),
     devices=(),
     links=(),

@@ -23,6 +23,7 @@ def picture(snapshot: Snapshot) -> dict[str, Any]:
         "version": __version__,
         "taken": snapshot.taken,
         "started": snapshot.started,
+        "uptime": snapshot.uptime,
         "kernel": snapshot.kernel,
         "families": {
             family: {
@@ -88,7 +89,8 @@ def _pod(pod: PodLimit) -> dict[str, Any]:
 
 
 def _counters(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """What was counted since the start, a row per device, hook and family.
+    """What was counted since the start, a row per device, hook and family. A device
+    that has been gone for a while is not there any more.
 
     `netns` is the inode of the namespace, None before the kernel has told it;
     `cookie` and `ifindex` name the device for as long as the kernel runs, `peer`

@@ -43,7 +43,7 @@ def test_a_writer_that_was_killed(path: Path) -> None:
 
 def test_nothing_is_written_over(path: Path) -> None:
     before = path.read_bytes()
-    with pytest.raises(RecordError, match="exists already"):
+    with pytest.raises(RecordError, match="file exists"):
         Writer(str(path))
     assert path.read_bytes() == before
 
@@ -71,6 +71,7 @@ def test_what_is_no_record(path: Path, tmp_path: Path) -> None:
     for name, why in (
         (path, "holds no sample"),
         (tmp_path, "is a directory"),
+        (Path("/dev/zero"), "is no file"),
         (tmp_path / "none", "no such file"),
         (Path("/proc/self/exe"), "this is no record"),
     ):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from agent.snapshot.collector import Collector
-from agent.snapshot.model import DeviceId, Hook
+from agent.snapshot.model import DeviceId, Family, Hook
 from agent.snapshot.sample import Line, Sample
 from agent.views.picture import picture
 from tests.snapshot.fakes import OURS, FakeProbes, lengths, link
@@ -27,7 +27,11 @@ class World:
             replace(link(9, "lxc1"), kind="veth", netnsid=0),
         ]
         self.collector = Collector(
-            self.probes, lambda: links, OURS, wall=lambda: self.now
+            self.probes,
+            lambda: links,
+            OURS,
+            wall=lambda: self.now,
+            monotonic=lambda: self.now,
         )
 
     def sample(self) -> Sample:
@@ -90,6 +94,8 @@ def test_whose_it_is() -> None:
         ({"edges": [1500]}, "1 edges need 2 slots"),
         ({"taken": float("nan")}, "its time is no time"),
         ({"counters": 7}, "makes no sense"),
+        ({"edges": [1500, float("inf")]}, "makes no sense"),
+        ({"taken": 10**400}, "makes no sense"),
         ({"pods": [{}]}, "'ifindex' is missing"),
     ],
 )
@@ -100,3 +106,36 @@ def test_what_is_no_picture(change: dict[str, object], why: str) -> None:
         Sample.of({**world.sample().picture, **change})
     with pytest.raises(ValueError, match="schema"):
         Sample.of([])
+
+
+@pytest.mark.parametrize("count", [-1, 1.5, float("inf"), True, None])
+def test_what_is_no_count(count: object) -> None:
+    world = World()
+    world.probes.put(OURS, 2, lengths(5))
+    picture = world.sample().picture
+    row = picture["counters"][0] | {"bytes": count}
+    with pytest.raises(ValueError, match="is no count"):
+        Sample.of({**picture, "counters": [row]})
+
+
+def test_pods_beyond_the_cap_and_pods_that_are_gone_have_a_name() -> None:
+    world = World()
+    world.probes.reading = replace(
+        world.probes.reading,
+        pods_received={(0, Family.IPV4): lengths(1), (77, Family.IPV4): lengths(1)},
+    )
+    names = {line.name for line in world.sample().lines.values()}
+    assert names == {"(others)", "ifindex:77"}
+
+
+def test_while_nothing_can_be_read_no_time_passes() -> None:
+    """And whatever somebody does to the clock."""
+    world = World()
+    world.probes.put(OURS, 2, lengths(5))
+    before = world.sample()
+    world.now += 5
+    world.probes.failing = True
+    assert world.sample().since(before).seconds == 0
+    world.now += 5
+    world.probes.failing = False
+    assert world.sample().since(before).seconds == 10

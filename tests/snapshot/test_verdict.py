@@ -161,6 +161,7 @@ class World:
             Snapshot(
                 taken=0,
                 started=0,
+                uptime=0,
                 edges=EDGES,
                 devices=tuple(self.devices.values()),
                 links=tuple(self.links.values()),
