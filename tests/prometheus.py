@@ -56,7 +56,10 @@ class Prometheus:
 
 @contextlib.contextmanager
 def prometheus(
-    namespace: Namespace, scrape: dict[str, Any], folder: Path
+    namespace: Namespace,
+    scrape: dict[str, Any],
+    folder: Path,
+    prefix: tuple[str, ...] = (),
 ) -> Iterator[Prometheus]:
     """`scrape`: of the configuration what the lab's short intervals leave open."""
     config = {
@@ -65,6 +68,7 @@ def prometheus(
     }
     (folder / "prometheus.yml").write_text(json.dumps(config))
     namespace.start(
+        *prefix,
         tool("prometheus"),
         f"--config.file={folder}/prometheus.yml",
         f"--storage.tsdb.path={folder}/data",

@@ -268,7 +268,7 @@ def _left_behind(found: dashboard.Dashboard) -> None:
                 span=8,
             ),
             {
-                f"{name} {text}": f"count({_applied(family)} {size})"
+                f"{name} {text}": f"count({_applied(family)} {size}) or vector(0)"
                 for name, family in FAMILIES.items()
                 for text, size in (("at 64 KiB", LEGACY), ("above", BIG))
             },
@@ -321,12 +321,16 @@ def _netperf(found: dashboard.Dashboard) -> None:
         lines(
             Say(
                 "Transactions per second",
-                "netperf TCP_RR of the chart's netperf job: each run is a few points. "
-                "Compare those before and after a change of the configuration.",
+                "netperf TCP_RR of the chart's netperf job, with BIG TCP on or off: a "
+                "few points a run.",
                 "ops",
                 span=8,
             ),
-            {"{{ip_family}}": over("max", "cluster, ip_family", result)},
+            {
+                "{{ip_family}} {{big_tcp}}": over(
+                    "max", "cluster, ip_family, big_tcp", result
+                )
+            },
             points=True,
         )
     )
@@ -341,14 +345,14 @@ def _netperf(found: dashboard.Dashboard) -> None:
             points=True,
         )
     )
-    off, on = netperf_with(LEGACY), netperf_with(BIG)
+    off, on = netperf_with("off"), netperf_with("on")
     gain = [(None, RED), (0, GREEN)]
     found.with_panel(
         rows(
             Say(
                 "BIG TCP off and on",
-                "Median of the runs in the time shown, by what Cilium had applied when "
-                "they ran.",
+                "Median of the runs in the time shown, by what Cilium had applied on "
+                "the client's node when they ran.",
                 "ops",
                 span=8,
             ),

@@ -76,17 +76,14 @@ def heatmap(metric: str, *matchers: str) -> str:
     return over("sum", "le", rate(f"{metric}_bucket", *matchers))
 
 
-def netperf_with(applied: str) -> str:
-    """Median transactions/s of the range, of the runs in a cluster where Cilium had
-    applied sizes that compare like this (`> 65536`).
+def netperf_with(big_tcp: str) -> str:
+    """Median transactions/s of the runs in the range, with BIG TCP `on` or `off`.
+
+    Each run is a target of its own.
     """
-    by = "cluster, ip_family"
-    result = select("node:bigtcp_netperf_transactions_per_second:max")
-    size = select("node:bigtcp_cilium_max_size_bytes:max", eq("offload", "gso"))
-    runs = (
-        f"{over('max', by, result)} and on ({by}) ({over('max', by, size)} {applied})"
-    )
-    return f"quantile_over_time(0.5, ({runs})[$__range:30s])"
+    metric = "node:bigtcp_netperf_transactions_per_second:max"
+    runs = f"last_over_time({select(metric, eq('big_tcp', big_tcp))}[$__range])"
+    return f"quantile by (cluster, ip_family) (0.5, {runs})"
 
 
 def changed(metric: str) -> str:
