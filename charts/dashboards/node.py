@@ -5,6 +5,7 @@ from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models import dashboard as model
 
 from charts.dashboards.frame import frame, variable
+from charts.dashboards.itself import itself
 from charts.dashboards.panels import (
     GREEN,
     ORANGE,
@@ -22,6 +23,7 @@ from charts.dashboards.panels import (
 from charts.dashboards.queries import (
     FAMILIES,
     HOOKS,
+    INTERFACE,
     NODE,
     TARGET,
     eq,
@@ -34,7 +36,6 @@ from charts.dashboards.queries import (
     whole,
 )
 
-INTERFACE = 'interface=~"$interface"'
 SHOWN = (eq("scope", "$scope"), INTERFACE)
 IP = 'ip_family=~"ipv4|ipv6"'
 MARKS = [(65536, ORANGE), (196608, GREEN)]
@@ -64,7 +65,7 @@ def node() -> dashboard.Dashboard:
     found.with_row(dashboard.Row("Where they are cut"))
     _cuts(found)
     found.with_row(dashboard.Row("The agent itself"))
-    _agent(found)
+    itself(found)
     return found
 
 
@@ -251,98 +252,3 @@ def _cuts(found: dashboard.Dashboard) -> None:
             columns,
         )
     )
-
-
-def _agent(found: dashboard.Dashboard) -> None:
-    found.with_panel(
-        lines(
-            Say(
-                "Coverage",
-                "Bytes counted by the agent over bytes counted by the device. Between "
-                "the dashed lines all is well.",
-                "percentunit",
-            ),
-            {
-                "{{node}} {{interface}} {{direction}}": select(
-                    "bigtcp_coverage_ratio", INTERFACE
-                )
-            },
-            marks=[(0.9, ORANGE), (1.1, ORANGE)],
-        )
-    )
-    found.with_panel(
-        lines(
-            Say(
-                "Packets in no histogram",
-                "By reason: the map was full, or the program had interrupted itself.",
-                "pps",
-            ),
-            {
-                "{{node}} {{reason}}": over(
-                    "sum", f"{NODE}, reason", rate("bigtcp_skbs_unrecorded_total")
-                )
-            },
-        )
-    )
-    yes_no = mapping({"0": ("no", ORANGE), "1": ("yes", GREEN)})
-    found.with_panel(
-        timeline(
-            Say(
-                "Hooks attached, sources up",
-                "A source that is not there, such as Cilium on a plain machine, is not "
-                "up.",
-                "none",
-            ),
-            {
-                "{{node}} hook {{hook}}": select("bigtcp_probe_attached"),
-                "{{node}} source {{source}}": select("bigtcp_source_up"),
-            },
-            yes_no,
-        )
-    )
-    found.with_panel(
-        lines(
-            Say(
-                "Age of what the sources said",
-                "Time since a source last answered: until it does again the agent goes "
-                "by that.",
-                "s",
-            ),
-            {
-                "{{node}} {{source}}": "time() - "
-                + select("bigtcp_source_answered_timestamp_seconds")
-            },
-        )
-    )
-    for title, description, unit, expr in (
-        (
-            "CPU",
-            "Seconds of CPU a second that the agent takes, without its hooks.",
-            "percentunit",
-            rate("process_cpu_seconds_total"),
-        ),
-        (
-            "Memory",
-            "Resident memory of the agent.",
-            "bytes",
-            select("process_resident_memory_bytes"),
-        ),
-        (
-            "Time of a scrape",
-            "How long Prometheus waits for an answer.",
-            "s",
-            select("scrape_duration_seconds"),
-        ),
-        (
-            "Series",
-            "Series in an answer.",
-            "none",
-            select("scrape_samples_scraped"),
-        ),
-    ):
-        found.with_panel(
-            lines(
-                Say(title, description, unit, span=6),
-                {"{{node}}": f"{expr} and on ({NODE}) {select('bigtcp_build_info')}"},
-            )
-        )

@@ -5,6 +5,7 @@ from grafana_foundation_sdk.builders import dashboard
 
 from agent.snapshot.verdict import State
 from charts.dashboards.frame import frame
+from charts.dashboards.netperf import netperf
 from charts.dashboards.panels import (
     GREEN,
     ORANGE,
@@ -25,36 +26,18 @@ from charts.dashboards.queries import (
     NODE,
     SENT,
     eq,
-    netperf_with,
     over,
     recorded_share,
     select,
     verdict,
 )
+from charts.dashboards.words import FINDINGS
 
 VERDICT = "node:bigtcp_verdict:max"
 PODS = "node:bigtcp_pods:sum"
 SIZE = "node:bigtcp_cilium_max_size_bytes:max"
 AT_NODE = (eq("hook", SENT), eq("scope", "node"))
 LEGACY, BIG = "<= 65536", "> 65536"
-FINDINGS = {
-    "C01": "the kernel is too old",
-    "C02": "enabled without effect",
-    "C03": "the devices cannot",
-    "C04": "one device spoils it for all",
-    "C05": "legacy host routing, iptables, kube-proxy or a tunnel",
-    "C06": "pods that were not restarted",
-    "C07": "a raised device is at 64 KiB again",
-    "C08": "cut in software by a kernel's mistake",
-    "C09": "cut in software by a device at 64 KiB",
-    "C10": "a tunnel device that Cilium 1.19 fails on",
-    "C12": "configuration changed, Cilium not restarted",
-    "C13": "IPv6 packets too big to be forwarded",
-    "C14": "traffic, but nothing big",
-    "C15": "GRO merges nothing",
-    "C18": "IPsec",
-    "C19": "pods from before netkit",
-}
 
 
 def overview() -> dashboard.Dashboard:
@@ -75,7 +58,7 @@ def overview() -> dashboard.Dashboard:
     found.with_row(dashboard.Row("Still at 64 KiB"))
     _left_behind(found)
     found.with_row(dashboard.Row("netperf"))
-    _netperf(found)
+    netperf(found)
     return found
 
 
@@ -308,63 +291,5 @@ def _left_behind(found: dashboard.Dashboard) -> None:
                     ]
                 }
             },
-        )
-    )
-
-
-def _netperf(found: dashboard.Dashboard) -> None:
-    result = select("node:bigtcp_netperf_transactions_per_second:max")
-    latency = select(
-        "node:bigtcp_netperf_latency_seconds:max", 'statistic=~"p50|p90|p99"'
-    )
-    found.with_panel(
-        lines(
-            Say(
-                "Transactions per second",
-                "netperf TCP_RR of the chart's netperf job, with BIG TCP on or off: a "
-                "few points a run.",
-                "ops",
-                span=8,
-            ),
-            {
-                "{{ip_family}} {{big_tcp}}": over(
-                    "max", "cluster, ip_family, big_tcp", result
-                )
-            },
-            points=True,
-        )
-    )
-    found.with_panel(
-        lines(
-            Say("Latency", "Of a transaction, in the same runs.", "s", span=8),
-            {
-                "{{ip_family}} {{statistic}}": over(
-                    "max", "cluster, ip_family, statistic", latency
-                )
-            },
-            points=True,
-        )
-    )
-    off, on = netperf_with("off"), netperf_with("on")
-    gain = [(None, RED), (0, GREEN)]
-    found.with_panel(
-        rows(
-            Say(
-                "BIG TCP off and on",
-                "Median of the runs in the time shown, by what Cilium had applied on "
-                "the client's node when they ran.",
-                "ops",
-                span=8,
-            ),
-            {"cluster": "Cluster", "ip_family": "IP family"},
-            [
-                Column("Off", off),
-                Column("On", on),
-                Column(
-                    "Difference",
-                    f"{on} / {off} - 1",
-                    {"unit": "percentunit", "decimals": 1, **colored(gain)},
-                ),
-            ],
         )
     )

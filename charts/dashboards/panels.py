@@ -147,6 +147,8 @@ def lines(  # noqa: PLR0913  each has its own look
     _say(panel, say)
     if most is not None:
         panel.max(most)
+    if stacked:
+        panel.decimals(0)
     if points:
         panel.draw_style(options.GraphDrawStyle.POINTS).point_size(6)
     if stacked:

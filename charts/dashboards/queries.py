@@ -15,6 +15,7 @@ FAMILIES = {"IPv4": "ipv4", "IPv6": "ipv6"}
 # Every selector has these; the order is that of the variables.
 TARGET = 'cluster=~"$cluster",job=~"$job",node=~"$node",instance=~"$instance"'
 NODE = "cluster, job, instance, node"
+INTERFACE = 'interface=~"$interface"'
 RATE = "[$__rate_interval]"
 # Of the states of a verdict, what Grafana draws: a number each.
 CODES = {state: code for code, state in enumerate(State)}

@@ -17,7 +17,7 @@ from agent.snapshot.findings import FINDING_IDS
 from agent.snapshot.pods import NO_PODS
 from agent.views.exporter import _NOTHING, metrics
 from charts.dashboards.__main__ import DASHBOARDS, text
-from charts.dashboards.overview import FINDINGS
+from charts.dashboards.words import FINDINGS
 from tests.charts.dashboards import FOLDER, NAMES, Query, load, panels, queries
 from tests.charts.stand import RULES
 

@@ -32,7 +32,10 @@ def sets(labels: Mapping[str, Iterable[str]]) -> Iterable[dict[str, str]]:
 def everything() -> Iterable[tuple[str, dict[str, str], str]]:
     """Each series that a rule reads, with every value that a label can have."""
     growing, one = "0+10000x20", "1x20"
-    lengths = {"hook": set(Hook) - {Hook.NET_DEV_QUEUE}, "ip_family": Family}
+    lengths: dict[str, Iterable[str]] = {
+        "hook": set(Hook) - {Hook.NET_DEV_QUEUE},
+        "ip_family": Family,
+    }
     for scope, interface in DEVICES:
         at = {"scope": scope, "interface": interface}
         for labels in sets(lengths):
