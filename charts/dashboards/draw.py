@@ -23,7 +23,7 @@ from charts.dashboards.picture import Box
 from charts.dashboards.plots import Series, Span
 
 WIDTH, ROW, GAP = 1200, 30, 4
-STEPS = 100  # of a range
+STEPS = 80  # of a range
 
 
 class Answers:
@@ -184,7 +184,7 @@ def write(url: str, minutes: float, folder: Path) -> None:
     answers = Answers(url, minutes, time.time())
     for name in DASHBOARDS:
         dashboard = json.loads((FOLDER / f"{name}.json").read_text())
-        (folder / f"{name}.svg").write_text(draw(dashboard, answers))
+        (folder / f"dashboards-{name}.svg").write_text(draw(dashboard, answers))
 
 
 if __name__ == "__main__":

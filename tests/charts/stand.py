@@ -157,6 +157,8 @@ class Stand:
 
     def traffic(self, seconds: int) -> None:
         """netperf over both families; its results are then served, and scraped."""
+        begun = int(time.time())
+        self.results.lines = []
         cpu = max(os.sched_getaffinity(0))
         lines = []
         for family in FAMILIES:
@@ -178,9 +180,13 @@ class Stand:
                 )
             ]
         self.results.lines = lines
+        runs = f"count(bigtcp_netperf_run_timestamp_seconds >= {begun})"
         recorded = "count(node:bigtcp_netperf_latency_seconds:max)"
         wait_until(
-            lambda: self.prometheus.query(recorded) == [3 * len(FAMILIES)],
+            lambda: (
+                self.prometheus.query(runs) == [len(FAMILIES)]
+                and self.prometheus.query(recorded) == [3 * len(FAMILIES)]
+            ),
             "Prometheus to have netperf's results",
             30,
         )
