@@ -99,7 +99,7 @@ def test_a_query_finds_something(world: World, query: Query) -> None:
             query=expr,
             start=str(world.begun),
             end=str(time.time()),
-            step="5",
+            step="1",
         )
         assert any(series["values"] for series in found["result"])
 
@@ -121,7 +121,7 @@ def test_variables_and_annotations_find_something(world: World, name: str) -> No
             query=chosen(annotation["expr"]),
             start=str(world.begun),
             end=str(time.time()),
-            step="5",
+            step="1",
         )
         assert found["result"]
 
