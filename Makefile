@@ -15,7 +15,7 @@ CLUSTER_PACKAGES := openssl ca-certificates make
 CLUSTER := env XDG_CACHE_HOME=$(CACHE) $(BIN)/python -m
 
 .PHONY: help demo test lint format bench test-kernels cluster cluster-down cluster-tools \
-  test-cluster lock clean
+  test-cluster dashboards lock clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
@@ -72,6 +72,9 @@ $(BIN)/bigtcp-agent: requirements.lock pyproject.toml
 $(VENV)/dev: $(BIN)/bigtcp-agent requirements-dev.lock
 	$(BIN)/python -m pip install -q --require-hashes -r requirements-dev.lock
 	@touch $@
+
+dashboards: $(VENV)/dev ## write the chart's Grafana dashboards anew
+	$(BIN)/python -m charts.dashboards
 
 lock: $(VENV)/dev ## renew both lock files from pyproject.toml
 	$(BIN)/python -m pip install -q uv

@@ -59,3 +59,21 @@ def test_imports(file: Path) -> None:
         if first == "agent" and rest[0] not in ("errors", "__version__"):
             assert rest[0] in MAY[room], f"{place} imports {name}"
         assert str(place) in ONLY.get(first, {str(place)}), f"{place} imports {name}"
+
+
+CHARTS = sorted((AGENT.parent / "charts").rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", CHARTS, ids=lambda file: file.stem)
+def test_dashboards_know_the_words_of_a_snapshot_only(file: Path) -> None:
+    names = imported(file)
+    rooms = {name.split(".")[1] for name in names if name.startswith("agent.")}
+    assert rooms <= {"snapshot"}
+    if file.stem in ("draw", "picture", "plots"):  # they read what is committed
+        assert not any(name.startswith("grafana_foundation_sdk") for name in names)
+
+
+def test_the_agent_knows_no_dashboards() -> None:
+    for file in FILES:
+        for name in imported(file):
+            assert name.split(".")[0] not in ("charts", "grafana_foundation_sdk")

@@ -2,68 +2,19 @@
 """A real Prometheus scrapes a real agent, and PromQL tells what the lab knows."""
 
 import contextlib
-import json
 import os
 import subprocess
-import urllib.parse
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent.kernel.probes import Probes
 from agent.lab import netperf
-from agent.lab.netns import Namespace, pair, wait_until
+from agent.lab.netns import pair, wait_until
 from agent.snapshot.model import Family, Hook
 from tests.process import agent, fetch
+from tests.prometheus import prometheus, tool
 from tests.stand import seen
-
-TOOLS = Path(os.environ.get("TOOLS", Path.home() / ".cache/bigtcp-agent/debian"))
-
-
-def tool(name: str) -> str:
-    """A program of Debian's Prometheus packages, unpacked by `make test`."""
-    found = sorted(TOOLS.glob(f"*/usr/bin/{name}"))
-    assert found, f"no {name} under {TOOLS}: run `make test`"
-    return str(found[0])
-
-
-class Prometheus:
-    """Instant queries, asked from inside the namespace where it runs."""
-
-    def __init__(self, namespace: Namespace) -> None:
-        self._namespace = namespace
-
-    def query(self, promql: str) -> list[float]:
-        encoded = urllib.parse.quote(promql)
-        url = f"http://127.0.0.1:9090/api/v1/query?query={encoded}"
-        status, body = self._namespace.call(lambda: fetch(url))
-        if status != 200:
-            return []
-        return [
-            float(found["value"][1]) for found in json.loads(body)["data"]["result"]
-        ]
-
-
-@contextlib.contextmanager
-def prometheus(
-    namespace: Namespace, address: str, folder: Path
-) -> Iterator[Prometheus]:
-    target = address.removeprefix("http://")
-    config = {
-        "global": {"scrape_interval": "500ms", "scrape_timeout": "400ms"},
-        "scrape_configs": [
-            {"job_name": "bigtcp", "static_configs": [{"targets": [target]}]}
-        ],
-    }
-    (folder / "prometheus.yml").write_text(json.dumps(config))
-    namespace.start(
-        tool("prometheus"),
-        f"--config.file={folder}/prometheus.yml",
-        f"--storage.tsdb.path={folder}/data",
-        "--web.listen-address=127.0.0.1:9090",
-    )
-    yield Prometheus(namespace)
 
 
 def test_promql_tells_the_share_that_the_lab_measured(
@@ -76,7 +27,13 @@ def test_promql_tells_the_share_that_the_lab_measured(
         cpu = max(os.sched_getaffinity(0))
         netperf.serve(stand.server, cpu)
         _, address = stack.enter_context(agent(within=stand.client))
-        server = stack.enter_context(prometheus(stand.client, address, tmp_path))
+        scrape = {
+            "job_name": "bigtcp",
+            "static_configs": [{"targets": [address.removeprefix("http://")]}],
+        }
+        server = stack.enter_context(
+            prometheus(stand.client, {"scrape_configs": [scrape]}, tmp_path)
+        )
         before = seen(probes, stand.client, Hook.NET_DEV_START_XMIT, Family.IPV6)
         netperf.tcp_rr(stand.client, stand.addresses["ipv6"], cpu, 1)
         sent = seen(probes, stand.client, Hook.NET_DEV_START_XMIT, Family.IPV6).since(
