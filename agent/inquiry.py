@@ -81,6 +81,15 @@ def _is_address(url: str) -> bool:
     return parts.scheme in ("http", "https") and host
 
 
+def require_address(url: str) -> None:
+    """BadValueError where this cannot be the address of an agent."""
+    if not _is_address(url):
+        raise BadValueError(
+            f"--url {url!r} is no address of an agent",
+            "use http://HOST:PORT, such as http://127.0.0.1:19715",
+        )
+
+
 @contextlib.contextmanager
 def asked(url: str | None, where: Cluster) -> Iterator[Asked]:
     """Give what answers: the agent at `url` or, without one, the agent of this node
@@ -88,11 +97,7 @@ def asked(url: str | None, where: Cluster) -> Iterator[Asked]:
     """
     url_given = url is not None
     url = LOCAL_AGENT if url is None else url
-    if not _is_address(url):
-        raise BadValueError(
-            f"--url {url!r} is no address of an agent",
-            "use http://HOST:PORT, such as http://127.0.0.1:19715",
-        )
+    require_address(url)
     try:
         fetch(url, None)
     except OSError as err:

@@ -2,6 +2,7 @@
 """Values of flags, understood once; each part is handed just the one it needs."""
 
 import fnmatch
+import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Self
@@ -16,6 +17,7 @@ DEFAULT_HOOKS = "net_dev_start_xmit,netif_receive_skb,net_dev_queue"
 DEFAULT_INTERFACES = "!lxc*,!veth*,!cali*,!eni*"
 DEFAULT_MAX_INTERFACES = 8
 CILIUM_SOCKET = "/var/run/cilium/cilium.sock"
+_MOST_MESSAGE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,56 @@ def parse_hooks(text: str) -> tuple[Hook, ...]:
     if not names:
         raise BadValueError("--hooks names no hook", f"hooks are {', '.join(known)}")
     return tuple(Hook(name) for name in dict.fromkeys(names))
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A netserver: `host` is a name or an address."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, default_port: int) -> Self:
+        """From HOST, HOST:PORT, IPV6, [IPV6] or [IPV6]:PORT; BadValueError
+        otherwise.
+        """
+        if _is_ipv6(text):
+            return cls(text, default_port)
+        match = re.fullmatch(r"(?:\[([^\]\s]+)\]|([\w.-]+))(?::([0-9]{1,5}))?", text)
+        port = int(match[3] or default_port) if match else 0
+        if not match or not 0 < port < _PORTS or (match[1] and not _is_ipv6(match[1])):
+            raise BadValueError(
+                f"--server {text!r} is no server",
+                "use HOST, HOST:PORT or [IPV6]:PORT; without a port it is "
+                f"{default_port}",
+            )
+        return cls(match[1] or match[2], port)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def parse_messages(text: str) -> tuple[int, int]:
+    """Bytes of a request and of a response, from N:N; BadValueError otherwise."""
+    match = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,9})", text)
+    sizes = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not all(0 < size <= _MOST_MESSAGE_BYTES for size in sizes):
+        raise BadValueError(
+            f"-r {text!r} is no pair of sizes",
+            f"use REQUEST:RESPONSE in bytes, 1 to {_MOST_MESSAGE_BYTES} each, such as "
+            "80000:80000",
+        )
+    return sizes
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,15 +16,17 @@ MAY = {
     "snapshot": {"snapshot"},
     "kernel": {"kernel", "snapshot"},
     "cluster": {"cluster", "snapshot"},
-    "views": {"views", "snapshot", "settings"},
-    "record": {"snapshot"},
+    "views": {"views", "snapshot", "settings", "record"},
+    "record": {"record", "snapshot"},
     "lab": {"lab", "kernel", "snapshot"},
     "__main__": {"cli"},
     "node": {"kernel", "cluster", "snapshot", "settings"},
     "inquiry": {"node", "views", "snapshot", "settings", "logs"},
+    "witness": {"inquiry", "snapshot"},
+    "measurement": {"witness", "lab", "kernel", "record", "snapshot"},
     "commands": {
         *("commands", "node", "inquiry", "snapshot", "views", "lab", "record"),
-        *("settings", "logs"),
+        *("settings", "logs", "measurement", "witness"),
     },
     "cli": {"commands"},
 }
@@ -32,7 +34,9 @@ COMMANDS = [file.stem for file in (AGENT / "commands").glob("*.py")]
 ONLY = {
     "bcc": {"kernel/loader.py"},
     "numpy": {"kernel/probes.py", "kernel/tables.py"},
-    "prometheus_client": {"views/exporter.py", "views/pod_metrics.py"},
+    "prometheus_client": {
+        *("views/exporter.py", "views/pod_metrics.py", "views/netperf_metrics.py"),
+    },
     "kubernetes": {"cluster/kube.py"},
     "urllib3": {"cluster/kube.py"},
     "yaml": {"cluster/kube.py"},

@@ -5,7 +5,9 @@ import click
 
 from agent import __version__
 from agent.commands.check import check
+from agent.commands.compare import compare
 from agent.commands.demo import demo
+from agent.commands.netperf import netperf
 from agent.commands.run import run
 
 
@@ -22,5 +24,5 @@ def cli(*, verbose: bool) -> None:
     """Is BIG TCP really on? Count the packets above 64 KiB and see."""
 
 
-for _command in (run, check, demo):
+for _command in (run, check, demo, netperf, compare):
     cli.add_command(_command)

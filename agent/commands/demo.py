@@ -39,17 +39,38 @@ from agent.commands.progress import progress
     show_default=True,
     help="Length of a run.",
 )
+@click.option(
+    "--record",
+    metavar="DIR",
+    help="Write a record for each way of running, such as off.json and on.json, into "
+    "this folder, for `compare`.",
+)
 @output
-def demo(*, topology: str, family: str, rounds: int, seconds: int, output: str) -> None:
+def demo(  # noqa: PLR0913  a flag each
+    *,
+    topology: str,
+    family: str,
+    rounds: int,
+    seconds: int,
+    record: str | None,
+    output: str,
+) -> None:
     """Measure BIG TCP off and on between two namespaces of this machine."""
     from agent.lab import demo as lab
+    from agent.record.demo import records
+    from agent.record.files import in_folder
     from agent.snapshot.model import Family
     from agent.views import report
 
     # A service manager's SIGTERM must take the namespaces down as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     families = (Family.IPV4, Family.IPV6) if family == "both" else (Family(family),)
-    with progress() as show:
-        result = lab.run(topology, families, rounds, seconds, show)
+    ways = [way.name for way in lab.TOPOLOGIES[topology].ways]
+    with in_folder(record, ways) as files:
+        with progress() as show:
+            result = lab.run(topology, families, rounds, seconds, show)
+        arms = records(result)
+        for way, file in files.items():
+            file.write(arms[way].json() + "\n")
     render = report.demo_json if output == "json" else report.demo_text
     click.echo(render(result))

@@ -8,6 +8,7 @@ between them dominates and the difference drowns.
 
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from dataclasses import dataclass
 from agent.errors import AgentError
 from agent.kernel.probes import Probes
 from agent.lab import netperf
+from agent.lab.machine import machine
 from agent.lab.netns import Namespace, Stand, chain, pair
-from agent.snapshot.experiment import Arm, Comparison, Demo, Trial
+from agent.snapshot.experiment import Arm, Comparison, Demo, TcpRr, Trial
 from agent.snapshot.model import Family, Hook, Lengths, Reading
 
 LEGACY, BIG = 65536, 196608
@@ -100,16 +102,29 @@ class _Bench:
                 self.cpu,
                 self.seconds,
             )
+            ended = time.time()
+            if not result.transactions_per_second:
+                raise AgentError(
+                    f"no transaction of {family} ended within {self.seconds} s",
+                    "see what the machine is busy with, or give --seconds more",
+                )
             seen = probes.read()
         queued = _lengths(seen, suspect, Hook.NET_DEV_QUEUE, family)
         transmitted = _lengths(seen, suspect, Hook.NET_DEV_START_XMIT, family)
         return Trial(
             netperf=result,
+            ended=ended,
             sent=_lengths(seen, ours, Hook.NET_DEV_START_XMIT, family),
+            received=_lengths(seen, ours, Hook.NETIF_RECEIVE_SKB, family),
             queued_big=queued.histogram.above(LEGACY),
             transmitted_big=transmitted.histogram.above(LEGACY),
             unrecorded=seen.unrecorded,
         )
+
+    def arm(self, way: Way, trials: list[Trial]) -> Arm:
+        """The trials of a way, with the sizes that it sets."""
+        self.stand.set_sizes(way.size, way.uplink)
+        return Arm(way.name, self.stand.sizes(), tuple(trials))
 
 
 def _order(ways: tuple[Way, ...], rounds: int) -> Iterator[Way]:
@@ -131,7 +146,7 @@ def run(
     gone afterwards, whatever ended it.
     """
     netperf.require()
-    chosen = TOPOLOGIES[topology]
+    chosen, taken = TOPOLOGIES[topology], time.time()
     cpu = max(os.sched_getaffinity(0))
     with chosen.stand() as stand:
         netperf.serve(stand.server, cpu)
@@ -145,21 +160,16 @@ def run(
                 done = len(trials[way]) + 1
                 progress(f"{family}: BIG TCP {way.name}, run {done} of {rounds}")
                 trials[way].append(bench.trial(way, family))
-            arms = tuple(Arm(way.name, tuple(runs)) for way, runs in trials.items())
-            comparisons.append(Comparison(family, arms))
+            arms = tuple(bench.arm(way, runs) for way, runs in trials.items())
+            comparisons.append(Comparison(family, stand.addresses[family], arms))
+    size = netperf.MESSAGE_BYTES
     return Demo(
+        taken=taken,
         kernel=platform.release(),
-        machine=_machine(),
+        machine=machine(),
+        netperf=netperf.version(),
         topology=topology,
         device=chosen.device,
-        seconds=seconds,
+        test=TcpRr(size, size, seconds, rounds, cpu),
         comparisons=tuple(comparisons),
     )
-
-
-def _machine() -> str:
-    """The CPU's name, where /proc/cpuinfo has one, and how many there are."""
-    with open("/proc/cpuinfo") as file:
-        names = [line for line in file if line.startswith("model name")]
-    name = names[0].split(":", 1)[1].strip() if names else platform.machine()
-    return f"{name}, {os.cpu_count()} CPUs"

@@ -20,12 +20,16 @@ from typing import TypeVar
 
 from agent.errors import AgentError, KernelError
 from agent.kernel.links import Rtnetlink, own_netns_cookie
+from agent.snapshot.model import Sizes
 
 _CLONE_NEWNET = 0x40000000
-# Ours dies with us; PDEATHSIG survives the exec of what follows.
-_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 
 T = TypeVar("T")
+
+
+def with_us(*argv: str) -> list[str]:
+    """The command line of a process that dies with us: PDEATHSIG survives exec."""
+    return ["setpriv", "--pdeathsig", "KILL", "--", *argv]
 
 
 def wait_until(condition: Callable[[], T], what: str, seconds: float = 10.0) -> T:
@@ -79,7 +83,7 @@ class Namespace:
 
     def command(self, *argv: str) -> list[str]:
         """The command line that runs `argv` in here and ends when we end."""
-        return [*_WITH_US, "nsenter", f"--net={self.path}", *argv]
+        return with_us("nsenter", f"--net={self.path}", *argv)
 
     def run(self, *argv: str, text: str = "") -> str:
         """Run to the end; what it printed. AgentError where it fails."""
@@ -139,6 +143,16 @@ class Namespace:
             device, gro_max=size, gso_max=size, gro_ipv4_max=size, gso_ipv4_max=size
         )
 
+    def sizes(self, device: str) -> Sizes:
+        """The size limits of a device."""
+
+        def inside() -> Sizes:
+            with contextlib.closing(Rtnetlink()) as rtnetlink:
+                links = {link.name: link.sizes for link in rtnetlink.links()}
+            return links[device]
+
+        return self.call(inside)
+
     def close(self) -> None:
         """End its processes, then the namespace itself."""
         for process in (*self.processes, self.holder):
@@ -158,7 +172,7 @@ def namespaces(*names: str) -> Iterator[list[Namespace]]:
             namespace = Namespace(
                 name,
                 subprocess.Popen(
-                    [*_WITH_US, "unshare", "--net", "sleep", "infinity"],
+                    with_us("unshare", "--net", "sleep", "infinity"),
                     stderr=subprocess.PIPE,
                 ),
             )
@@ -219,6 +233,16 @@ class Stand:
         if uplink is not None and self.uplink is not None:
             namespace, device = self.uplink
             namespace.set_sizes(device, uplink)
+
+    def sizes(self) -> dict[str, Sizes]:
+        """The limits of every device, by its name, which is "NAMESPACE/NAME" for
+        those that are not the client's.
+        """
+        return {
+            device if namespace is self.client else f"{namespace.name}/{device}": sizes
+            for namespace, device in self.devices
+            for sizes in [namespace.sizes(device)]
+        }
 
 
 @contextlib.contextmanager

@@ -1,36 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
 """netperf TCP_RR with large messages: the lab's test, run and understood."""
 
+import math
+import re
 import shutil
 import socket
 import subprocess
 
 from agent.errors import AgentError
-from agent.lab.netns import Namespace, wait_until
-from agent.snapshot.experiment import Netperf
+from agent.lab.netns import Namespace, wait_until, with_us
+from agent.snapshot.experiment import Latency, Netperf, TcpRr
 
-PORT = 12865
+PORT = 12865  # that netserver listens on
 MESSAGE_BYTES = 80_000  # request and response, as in Cilium's BIG TCP lab
+_LATENCIES = {
+    "min": "MIN_LATENCY",
+    "mean": "MEAN_LATENCY",
+    "p50": "P50_LATENCY",
+    "p90": "P90_LATENCY",
+    "p99": "P99_LATENCY",
+    "max": "MAX_LATENCY",
+    "stddev": "STDDEV_LATENCY",
+}
 # netperf silently leaves out a selector that it does not know.
-_KEYS = (
-    "THROUGHPUT",
-    "THROUGHPUT_UNITS",
-    "MIN_LATENCY",
-    "P90_LATENCY",
-    "P99_LATENCY",
-)
+_KEYS = ("THROUGHPUT", "THROUGHPUT_UNITS", *_LATENCIES.values(), "ELAPSED_TIME")
 _GRACE_SECONDS = 20.0
+_VERSION_SECONDS = 5.0
 
 
-def require() -> None:
-    """AgentError where netperf or netserver is not installed."""
-    for program in ("netperf", "netserver"):
+def require(*programs: str) -> None:
+    """AgentError where one of them is not installed; without any, netperf and
+    netserver are asked for.
+    """
+    for program in programs or ("netperf", "netserver"):
         if shutil.which(program) is None:
             raise AgentError(
                 f"{program} is not installed",
                 "apt install netperf (Debian 12 has it in non-free), "
                 "or let `make demo` do it",
             )
+
+
+def version() -> str:
+    """What `netperf -V` says, such as 2.7.1; "" where it says nothing of the kind."""
+    try:
+        done = subprocess.run(
+            with_us("netperf", "-V"),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_VERSION_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return ""
+    found = re.search(r"version (\d[\w.+~-]*)", done.stdout + done.stderr)
+    return found[1] if found else ""
 
 
 def serve(namespace: Namespace, cpu: int) -> None:
@@ -68,12 +93,18 @@ def parse(output: str) -> Netperf:
             f"netperf measured {found['THROUGHPUT_UNITS']}, not transactions",
             "report it with the version that `netperf -V` prints",
         )
+
+    def number(key: str) -> float:
+        value = float(found[key])
+        if not math.isfinite(value) or value < 0:
+            raise ValueError(f"{key}={found[key]}")
+        return value
+
     try:
         return Netperf(
-            transactions_per_second=float(found["THROUGHPUT"]),
-            min_latency_us=float(found["MIN_LATENCY"]),
-            p90_latency_us=float(found["P90_LATENCY"]),
-            p99_latency_us=float(found["P99_LATENCY"]),
+            transactions_per_second=number("THROUGHPUT"),
+            latency_us=Latency(**{at: number(key) for at, key in _LATENCIES.items()}),
+            elapsed_seconds=number("ELAPSED_TIME"),
         )
     except ValueError as err:
         raise AgentError(
@@ -81,32 +112,63 @@ def parse(output: str) -> Netperf:
         ) from err
 
 
-def tcp_rr_command(address: str, seconds: int) -> list[str]:
+def tcp_rr_command(
+    address: str,
+    seconds: int,
+    port: int = PORT,
+    request: int = MESSAGE_BYTES,
+    response: int = MESSAGE_BYTES,
+) -> list[str]:
     """The command line of TCP_RR, whose output `parse` reads."""
     return [
-        *("netperf", "-H", address, "-p", str(PORT)),
-        *("-6" if ":" in address else "-4", "-l", f"{seconds:g}", "-P", "0", "-j"),
-        *("-t", "TCP_RR", "--", "-r", f"{MESSAGE_BYTES}:{MESSAGE_BYTES}"),
+        *("netperf", "-H", address, "-p", str(port)),
+        *("-6" if ":" in address else "-4", "-l", str(seconds), "-P", "0", "-j"),
+        *("-t", "TCP_RR", "--", "-r", f"{request}:{response}"),
         *("-k", ",".join(_KEYS)),
     ]
 
 
 def tcp_rr(client: Namespace, address: str, cpu: int, seconds: int) -> Netperf:
     """Run TCP_RR from a namespace against a netserver; AgentError where it fails."""
-    argv = client.command("taskset", "-c", str(cpu), *tcp_rr_command(address, seconds))
+    command = tcp_rr_command(address, seconds)
+    return _run(
+        client.command("taskset", "-c", str(cpu), *command),
+        address,
+        seconds,
+        "packets are lost on the way: see `ip -s link` in both namespaces",
+    )
+
+
+def run(test: TcpRr, address: str, port: int) -> Netperf:
+    """One run of a test from here, against a netserver elsewhere; AgentError where
+    it fails. netperf ends when we do.
+    """
+    command = tcp_rr_command(address, test.seconds, port, test.request, test.response)
+    if test.cpu is not None:
+        command = ["taskset", "-c", str(test.cpu), *command]
+    return _run(
+        with_us(*command),
+        address,
+        test.seconds,
+        "netserver sends and receives on a second port, which it chooses: is that "
+        "let through, and are big packets?",
+    )
+
+
+def _run(argv: list[str], address: str, seconds: int, hint: str) -> Netperf:
     try:
         done = subprocess.run(
             argv,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=seconds + _GRACE_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired as err:
         raise AgentError(
-            f"netperf to {address} did not end in {err.timeout:.0f} s",
-            "packets are lost on the way: see `ip -s link` in both namespaces",
+            f"netperf to {address} did not end in {err.timeout:.0f} s", hint
         ) from err
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()

@@ -2,35 +2,69 @@
 """What measured runs of traffic showed, and how two ways of running compare."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
 from agent.snapshot.histogram import Histogram
-from agent.snapshot.model import Lengths
+from agent.snapshot.model import Lengths, Sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long a transaction took, in microseconds, as netperf's `-k` tells it:
+    whole ones, except mean and standard deviation.
+    """
+
+    min: float
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+    max: float
+    stddev: float
 
 
 @dataclass(frozen=True, slots=True)
 class Netperf:
-    """One netperf TCP_RR: transactions a second, latencies in microseconds."""
+    """One netperf TCP_RR. `elapsed_seconds` is how long it really took."""
 
     transactions_per_second: float
-    min_latency_us: float
-    p90_latency_us: float
-    p99_latency_us: float
+    latency_us: Latency
+    elapsed_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TcpRr:
+    """What is run: bytes of a request and of a response, whole seconds of a run,
+    how many runs, and the CPU that netperf is pinned to, None where it is not.
+    """
+
+    request: int
+    response: int
+    seconds: int
+    repeats: int
+    cpu: int | None = None
+
+    def __str__(self) -> str:
+        return f"TCP_RR {self.request}:{self.response}"
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
     """One run: netperf's result and what the hooks saw meanwhile.
 
-    `sent`: net_dev_start_xmit at the client's device. `queued_big` and
+    `ended` in seconds since the epoch. `sent`: net_dev_start_xmit at the client's
+    device, `received`: netif_receive_skb there. `queued_big` and
     `transmitted_big`: skbs above 64 KiB at net_dev_queue and at
     net_dev_start_xmit of the device in question (the uplink, where there is
     one, else the client's). `unrecorded`: skbs that the probes missed, by reason.
     """
 
     netperf: Netperf
+    ended: float
     sent: Lengths
+    received: Lengths
     queued_big: int
     transmitted_big: int
     unrecorded: dict[str, int]
@@ -38,9 +72,13 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """All trials of one way of running, such as "off", in the order of running."""
+    """All trials of one way of running, such as "off", in the order of running.
+
+    `devices`: the limits of every device on the way, by name, the client's first.
+    """
 
     name: str
+    devices: Mapping[str, Sizes]
     trials: tuple[Trial, ...]
 
     @property
@@ -53,9 +91,9 @@ class Arm:
         """Minimum of the minima, median of P90, median of P99."""
         results = [trial.netperf for trial in self.trials]
         return (
-            min(result.min_latency_us for result in results),
-            median(result.p90_latency_us for result in results),
-            median(result.p99_latency_us for result in results),
+            min(result.latency_us.min for result in results),
+            median(result.latency_us.p90 for result in results),
+            median(result.latency_us.p99 for result in results),
         )
 
     @property
@@ -113,9 +151,12 @@ class Gain:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One address family: its arms, the first of which is the reference."""
+    """One address family, against one address of the server: its arms, the first of
+    which is the reference.
+    """
 
     family: str
+    address: str
     arms: tuple[Arm, ...]
 
     def gain(self, arm: Arm) -> Gain:
@@ -127,14 +168,18 @@ class Comparison:
 class Demo:
     """All that `bigtcp-agent demo` found out.
 
-    `device` names where software segmentation was looked for.
+    `taken`: when it began, in seconds since the epoch. `netperf` is its version,
+    `test` what was run in each arm and family. `device` names where software
+    segmentation was looked for.
     """
 
+    taken: float
     kernel: str
     machine: str
+    netperf: str
     topology: str
     device: str
-    seconds: float
+    test: TcpRr
     comparisons: tuple[Comparison, ...]
 
     @property

@@ -128,7 +128,7 @@ def demo_text(demo: Demo) -> str:
         ),
         (
             f"Medians of {len(demo.comparisons[0].arms[0].trials)} runs in turns of "
-            f"{demo.seconds:g} s, both ends on one CPU."
+            f"{demo.test.seconds:g} s, both ends on one CPU."
         ),
         "Lengths are those of the skbs that the client sends.",
     ]
@@ -199,7 +199,7 @@ def demo_json(demo: Demo) -> str:
             "machine": demo.machine,
             "topology": demo.topology,
             "device": demo.device,
-            "seconds": demo.seconds,
+            "seconds": demo.test.seconds,
             "edges_bytes": list(edges),
             "families": {
                 comparison.family: [

@@ -145,6 +145,29 @@ def make_app(  # noqa: C901  a router is a list of cases
     return app
 
 
+def make_metrics_app(metrics_app: WsgiApp) -> WsgiApp:
+    """The web application of metrics alone: /metrics and /livez."""
+
+    def app(environ: dict[str, str], start: Callable[..., object]) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            status, text = HTTPStatus.METHOD_NOT_ALLOWED, "only GET"
+        elif environ["PATH_INFO"] == "/metrics":
+            return _metrics(metrics_app, environ, start)
+        elif environ["PATH_INFO"] == "/livez":
+            status, text = HTTPStatus.OK, "ok"
+        else:
+            status, text = HTTPStatus.NOT_FOUND, "not here; see /metrics"
+        body = f"{text}\n".encode()
+        headers = [
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Length", str(len(body))),
+        ]
+        start(f"{status.value} {status.phrase}", headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+    return app
+
+
 class _Handler(WSGIRequestHandler):
     timeout = _REQUEST_SECONDS  # or a client that says nothing keeps a thread
 

@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -173,11 +173,8 @@ class Stand:
             lines += [
                 f'bigtcp_netperf_latency_seconds{{statistic="{statistic}",{at}}} '
                 f"{microseconds / 1e6}"
-                for statistic, microseconds in (
-                    ("min", found.min_latency_us),
-                    ("p90", found.p90_latency_us),
-                    ("p99", found.p99_latency_us),
-                )
+                for statistic, microseconds in asdict(found.latency_us).items()
+                if statistic != "stddev"
             ]
         self.results.lines = lines
         runs = f"count(bigtcp_netperf_run_timestamp_seconds >= {begun})"
@@ -185,7 +182,7 @@ class Stand:
         wait_until(
             lambda: (
                 self.prometheus.query(runs) == [len(FAMILIES)]
-                and self.prometheus.query(recorded) == [3 * len(FAMILIES)]
+                and self.prometheus.query(recorded) == [6 * len(FAMILIES)]
             ),
             "Prometheus to have netperf's results",
             30,

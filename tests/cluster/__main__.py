@@ -82,7 +82,7 @@ def _change(wanted: argparse.Namespace) -> int:
                 found = up.netperf(family)
                 print(
                     f"{family} {found.transactions_per_second:,.0f} transactions/s, "
-                    f"p99 {found.p99_latency_us:,.0f} µs"
+                    f"p99 {found.latency_us.p99:,.0f} µs"
                 )
         elif wanted.verb == "exec":
             node = next(node for node in up.nodes if node.name == wanted.node)

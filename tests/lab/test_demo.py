@@ -5,10 +5,13 @@ import json
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from agent.lab.demo import BIG, LEGACY
 from agent.lab.netns import wait_until
+from agent.record import netperf
 from tests.process import COMMAND, bpf_programs
 
 
@@ -48,6 +51,34 @@ def test_big_tcp_on_means_big_packets() -> None:
         assert on["big_bytes_share"] > 0.9
         assert on["longest_bytes"] > 80_000
         assert on["segments_per_skb"] > off["segments_per_skb"]
+
+
+def test_a_record_for_each_way(tmp_path: Path) -> None:
+    folder = tmp_path / "records"
+    measured = demo("--topology", "router", "--record", str(folder))
+    for number, (name, size) in enumerate((("off", LEGACY), ("cut", BIG), ("on", BIG))):
+        record = netperf.Record.of(json.loads((folder / f"{name}.json").read_text()))
+        assert record.name == name
+        assert set(record.families) == set(measured) == {"ipv4", "ipv6"}
+        for family, series in record.families.items():
+            (run,) = series.runs
+            arm = measured[family][number]
+            assert run.transactions_per_second == arm["transactions_per_second"]
+            assert run.sent
+            assert run.sent.longest == arm["longest_bytes"]
+            assert run.received
+            assert run.received.bytes > run.transactions_per_second * 80_000
+        sizes = {device.name: device.sizes for device in record.devices}
+        assert sizes["eth0"].gso_max == sizes["eth0"].gso_ipv4_max == size
+        assert sizes["router/uplink"].gso_max == (BIG if name == "on" else LEGACY)
+    done = subprocess.run(
+        [COMMAND, "demo", "--topology", "router", "--record", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "off.json exists already" in done.stderr
 
 
 def test_an_uplink_at_64_kib_is_named() -> None:

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bigtcp-agent netperf`: the lab's test, joined with what the kernel saw."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from agent import settings
+from agent.commands import options
+from agent.commands.progress import Progress, progress
+from agent.errors import BadValueError, Exit
+from agent.inquiry import LOCAL_AGENT, require_address
+
+if TYPE_CHECKING:
+    from agent.record.netperf import Record
+
+# An agent's own pod has BIGTCP_LISTEN, for the agent.
+_LISTEN = "BIGTCP_NETPERF_LISTEN"
+
+
+@click.command()
+@click.option(
+    "--server",
+    required=True,
+    metavar="HOST[:PORT]",
+    envvar="BIGTCP_SERVER",
+    show_envvar=True,
+    help="Where netserver runs: a name or an address; an IPv6 one with a port in [].",
+)
+@click.option(
+    "--family",
+    type=click.Choice(["ipv4", "ipv6", "both"]),
+    default="both",
+    envvar="BIGTCP_FAMILY",
+    show_default=True,
+    show_envvar=True,
+    help="IP families to measure. both: every one that the server has.",
+)
+@click.option(
+    "-r",
+    "--messages",
+    default="80000:80000",
+    metavar="REQUEST:RESPONSE",
+    envvar="BIGTCP_MESSAGES",
+    show_default=True,
+    show_envvar=True,
+    help="Bytes of a request and of a response.",
+)
+@click.option(
+    "-l",
+    "--seconds",
+    type=click.IntRange(1, 3600),  # netperf takes a fraction for 0, 0 for ever
+    default=3,
+    envvar="BIGTCP_SECONDS",
+    show_default=True,
+    show_envvar=True,
+    help="Length of a run.",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(1, 1000),
+    default=5,
+    envvar="BIGTCP_REPEATS",
+    show_default=True,
+    show_envvar=True,
+    help="Runs of each family, in turns; `compare` wants 3 at least.",
+)
+@click.option(
+    "--cpu",
+    type=click.IntRange(0),
+    envvar="BIGTCP_CPU",
+    show_envvar=True,
+    help="Pin netperf to this CPU.",
+)
+@click.option(
+    "--name",
+    default="",
+    envvar="BIGTCP_NAME",
+    show_envvar=True,
+    help="What `compare` calls this record; without it: the file's name.",
+)
+@click.option(
+    "--url",
+    default=LOCAL_AGENT,
+    envvar="BIGTCP_URL",
+    show_default=True,
+    show_envvar=True,
+    help="The agent of this node, which tells what passed. Without one there are "
+    "results, but no histograms.",
+)
+@click.option(
+    "--record",
+    metavar="FILE",
+    envvar="BIGTCP_RECORD",
+    show_envvar=True,
+    help="Write the record to a new file, for `compare`.",
+)
+@click.option(
+    "--listen",
+    metavar="ADDRESS",
+    envvar=_LISTEN,
+    show_envvar=True,
+    help="Serve the results at /metrics: HOST:PORT, [IPV6]:PORT or :PORT.",
+)
+@click.option(
+    "--hold",
+    type=click.IntRange(0, 86400),
+    default=60,
+    envvar="BIGTCP_HOLD",
+    show_default=True,
+    show_envvar=True,
+    help="With --listen: go on serving for so many seconds after the last run.",
+)
+@options.output
+def netperf(  # noqa: PLR0913  a flag each
+    *,
+    server: str,
+    family: str,
+    messages: str,
+    seconds: int,
+    repeats: int,
+    cpu: int | None,
+    name: str,
+    url: str,
+    record: str | None,
+    listen: str | None,
+    hold: int,
+    output: str,
+) -> int:
+    """Measure TCP_RR against a netserver, and what the kernel saw of it.
+
+    Where the agent of this node answers, the record has the histogram of each run.
+    """
+    from agent import logs, measurement
+    from agent.lab.netperf import PORT
+    from agent.record.files import whole
+    from agent.snapshot.experiment import TcpRr
+    from agent.snapshot.model import Family
+    from agent.views.netperf import netperf_text
+    from agent.witness import Witness
+
+    # A service manager's SIGTERM must end netperf as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logs.silence()
+    where = settings.Server.parse(server, PORT)
+    address = settings.Address.parse(listen) if listen else None
+    request, response = settings.parse_messages(messages)
+    require_address(url)
+    _require_cpu(cpu)
+    families = (Family.IPV4, Family.IPV6) if family == "both" else (Family(family),)
+    test = TcpRr(request, response, seconds, repeats, cpu)
+    with contextlib.ExitStack() as stack:
+        publish = stack.enter_context(_serving(address)) if address else None
+        with whole(record) if record else contextlib.nullcontext() as file:
+            found = measurement.find(str(where), where.host, where.port, families)
+            with progress() as show:
+                witness = Witness(url, measurement.own_netns(), _note(show))
+                measured = measurement.measure(name, test, found, witness, show)
+            if file:
+                file.write(measured.json() + "\n")
+        if publish:
+            publish(measured)
+        click.echo(measured.json() if output == "json" else netperf_text(measured))
+        if publish:
+            _hold(hold)
+    return Exit.OK
+
+
+def _require_cpu(cpu: int | None) -> None:
+    ours = os.sched_getaffinity(0)
+    if cpu is not None and cpu not in ours:
+        raise BadValueError(
+            f"--cpu {cpu} is no CPU that we may use",
+            f"ours are {', '.join(map(str, sorted(ours)))}",
+        )
+
+
+def _note(show: Progress) -> Callable[[str], None]:
+    def note(text: str) -> None:
+        show.clear()
+        click.echo(f"note: {text}", err=True)
+
+    return note
+
+
+@contextlib.contextmanager
+def _serving(address: settings.Address) -> "Iterator[Callable[[Record], None]]":
+    """Serve the record that is published, and before it metrics without samples: a
+    scrape during the runs finds somebody.
+    """
+    from agent.views.netperf_metrics import metrics_application
+    from agent.views.web import Server, make_metrics_app
+
+    published: list[Record] = []
+    app = metrics_application(lambda: published[-1] if published else None)
+    with Server(address) as server, server.serving(make_metrics_app(app)):
+        yield published.append
+
+
+class _EndedError(BaseException):
+    """SIGTERM came while the results were held: not an Exception, nobody eats it."""
+
+
+def _hold(seconds: int) -> None:
+    """Wait for so long, or until SIGTERM."""
+
+    def end(*_: object) -> None:
+        raise _EndedError
+
+    with contextlib.suppress(_EndedError):
+        signal.signal(signal.SIGTERM, end)
+        time.sleep(seconds)

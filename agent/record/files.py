@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are there whole, or not at all."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import TextIO
+
+from agent.record.lines import RecordError
+
+
+@contextlib.contextmanager
+def whole(path: str, *, over: bool = False) -> Iterator[TextIO]:
+    """A text file that appears at `path` once all is written, and does not where
+    that fails. Whether it can be written is told at once.
+
+    RecordError where it cannot; and, unless `over`, where there is a file already.
+    """
+    path = os.path.realpath(path)
+    _require_free(path, over=over)
+    folder, name = os.path.split(path)
+    beside = os.path.join(folder, f".{name}.{os.getpid()}")
+    try:
+        file = open(beside, "w", encoding="utf-8")  # noqa: SIM115  closed below
+    except OSError as err:
+        raise RecordError(
+            f"{path} cannot be written: {(err.strerror or str(err)).lower()}",
+            "name a file in a folder that is there, and ours",
+        ) from err
+    try:
+        with file:
+            yield file
+        _require_free(path, over=over)
+        os.replace(beside, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside)
+
+
+@contextlib.contextmanager
+def in_folder(folder: str | None, names: Sequence[str]) -> Iterator[dict[str, TextIO]]:
+    """A new file NAME.json for each name, in a folder that is made where it is
+    missing; all of them as `whole` does it. None without a folder.
+    """
+    if folder is None:
+        yield {}
+        return
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as err:
+        raise RecordError(
+            f"{folder} cannot be made: {(err.strerror or str(err)).lower()}",
+            "name a folder that is ours",
+        ) from err
+    with contextlib.ExitStack() as stack:
+        yield {
+            name: stack.enter_context(whole(os.path.join(folder, f"{name}.json")))
+            for name in names
+        }
+
+
+def _require_free(path: str, *, over: bool) -> None:
+    if not os.path.lexists(path):
+        return
+    if not os.path.isfile(path):
+        raise RecordError(f"{path} is there and no file", "choose another name")
+    if not over:
+        raise RecordError(f"{path} exists already", "choose another name, or remove it")

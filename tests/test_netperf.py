@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`netperf` as a user starts it: against a real netserver, an agent beside it."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.kernel.probes import Probes
+from agent.lab.demo import BIG
+from agent.lab.netns import Namespace, Stand, chain, wait_until
+from agent.lab.netperf import serve
+from agent.record.netperf import Record
+from agent.snapshot.model import Family, Hook
+from tests.process import COMMAND, agent, child_of, fetch, free_port, nobody
+from tests.prometheus import tool
+from tests.stand import seen
+
+QUICK = ("-l", "1", "--repeats", "1")
+NODE = "192.0.2.126"  # the router, as the client sees it
+
+
+@pytest.fixture(scope="module")
+def stand() -> Iterator[Stand]:
+    """A pod (the client), its node (the router), and a server elsewhere."""
+    with chain() as made:
+        made.set_sizes(BIG)
+        serve(made.server, max(os.sched_getaffinity(0)))
+        yield made
+
+
+def node(stand: Stand) -> Namespace:
+    assert stand.uplink
+    return stand.uplink[0]
+
+
+def run(*argv: str, within: Namespace | None = None) -> tuple[int, str, str]:
+    command = (COMMAND, "netperf", *argv)
+    done = subprocess.run(
+        within.command(*command) if within else command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=90,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@contextlib.contextmanager
+def running(stand: Stand, *argv: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        stand.client.command(
+            *(COMMAND, "netperf", "--server", stand.addresses["ipv6"]), *argv
+        ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_pod_measures_and_its_node_tells(
+    stand: Stand, probes: Probes, tmp_path: Path
+) -> None:
+    hosts, path = tmp_path / "hosts", tmp_path / "record.json"
+    hosts.write_text("".join(f"{at} netserver\n" for at in stand.addresses.values()))
+    before = seen(probes, stand.client, Hook.NET_DEV_START_XMIT, Family.IPV6)
+    with agent(within=node(stand)) as (_, address):
+        port = address.rpartition(":")[2]
+        url = f"http://{NODE}:{port}"
+        named = f"mount --bind {hosts} /etc/hosts && exec {COMMAND} netperf "
+        flags = f"--server netserver --url {url} --record {path} --name pod"
+        told = stand.client.run(
+            "unshare", "--mount", "sh", "-c", f"{named} {flags} {' '.join(QUICK)}"
+        )
+    after = seen(probes, stand.client, Hook.NET_DEV_START_XMIT, Family.IPV6)
+    record = Record.of(json.loads(path.read_text()))
+    assert (record.name, record.server) == ("pod", "netserver:12865")
+    assert {family: its.address for family, its in record.families.items()} == (
+        stand.addresses
+    )
+    for family, series in record.families.items():
+        (measured,) = series.runs
+        for counted in (measured.sent, measured.received):
+            assert counted, family
+            assert counted.device == "eth0"
+            passed = measured.transactions_per_second * measured.elapsed_seconds
+            assert counted.bytes == pytest.approx(80_000 * passed, rel=0.05)
+            assert counted.big_bytes > 0.9 * counted.bytes
+            assert counted.longest > 80_000
+    kernel = after.since(before).histogram
+    (run6,) = record.families["ipv6"].runs
+    assert run6.sent
+    assert run6.sent.bytes == pytest.approx(kernel.bytes, rel=0.001)
+    (device,) = record.devices
+    assert (device.name, device.sizes.gso_ipv4_max) == ("eth0", BIG)
+    assert record.node
+    assert record.node.cilium is None
+    assert set(record.node.states) == {"ipv4", "ipv6"}
+    assert {each.name for each in record.node.devices} == {"uplink", "downlink"}
+    assert "bytes above 64 KiB" in told
+    assert max(map(len, told.splitlines())) <= 80
+
+
+def test_without_an_agent_there_are_results(stand: Stand) -> None:
+    server = stand.addresses["ipv4"]
+    flags = ("--server", server, "--url", nobody(), "-o", "json", "-r", "1000:500")
+    code, told, said = run(*flags, *QUICK, within=stand.client)
+    assert code == 0, said
+    record = Record.of(json.loads(told))
+    assert record.node is None
+    assert record.edges == ()
+    assert (record.test.request, record.test.response) == (1000, 500)
+    (measured,) = record.families["ipv4"].runs
+    assert measured.sent is measured.received is None
+    assert measured.transactions_per_second > 100
+    assert measured.latency_us.min <= measured.latency_us.p99
+    (note,) = [line for line in said.splitlines() if line.startswith("note: ")]
+    assert "no agent answers" in note
+    code, told, said = run("--server", server, *QUICK, within=stand.client)
+    assert code == 0, said
+    assert "transactions/s" in told
+    assert "64 KiB" not in told
+
+
+def test_the_results_wait_for_a_scrape(stand: Stand) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    listen = ("--listen", f"127.0.0.1:{port}")
+
+    def scraped() -> str:
+        return stand.client.call(lambda: fetch(f"{url}/metrics"))[1]
+
+    with agent(within=node(stand)) as (_, address):
+        flags = ("--url", f"http://{NODE}:{address.rpartition(':')[2]}")
+        with running(stand, *flags, *listen, *QUICK, "--hold", "60") as process:
+            wait_until(scraped, "the port to be open before the runs are over", 30)
+            assert "bigtcp_netperf_transactions_per_second{" not in scraped()
+            wait_until(lambda: "per_second{" in scraped(), "the results", 30)
+            text = scraped()
+            taken = run("--server", NODE, *listen, within=stand.client)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(5) == 0
+    assert taken[0] == 1
+    assert f"cannot listen on 127.0.0.1:{port}: address already in use" in taken[2]
+    assert 'bigtcp_netperf_latency_seconds{ip_family="ipv6",statistic="p99"}' in text
+    assert 'bigtcp_netperf_run_timestamp_seconds{ip_family="ipv6"}' in text
+    (big,) = [
+        line for line in text.splitlines() if line.startswith("bigtcp_netperf_big_byt")
+    ]
+    assert float(big.split()[1]) > 0.9
+    checked = subprocess.run(
+        [tool("promtool"), "check", "metrics"],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+def test_it_holds_only_so_long(stand: Stand) -> None:
+    with running(stand, *QUICK, "--listen", "127.0.0.1:0", "--hold", "1") as process:
+        assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_netperf_is_left_behind(stand: Stand, number: signal.Signals) -> None:
+    with running(stand, "-l", "60") as process:
+        child = wait_until(lambda: child_of(process), "netperf to run", 30)
+        wait_until(lambda: _name(child) == "netperf", "netperf to run", 30)
+        process.send_signal(number)
+        code = process.wait(10)
+    wait_until(lambda: _name(child) != "netperf", "netperf to end")
+    assert code == (-9 if number == signal.SIGKILL else 130)
+
+
+def _name(pid: int | None) -> str:
+    try:
+        with open(f"/proc/{pid}/comm") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "why"),
+    [
+        (("--server", "192.0.2.2"), 1, "no netserver at 192.0.2.2 port 12865: "),
+        (("--server", "127.0.0.1:1"), 1, "port 1: connection refused"),
+        (("--server", "no.such.name.invalid"), 1, "no.such.name.invalid is not known"),
+        (("--server", "127.0.0.1", "--family", "ipv6"), 1, "has no ipv6 address"),
+        (("--server", "127.0.0.1:x"), 2, "is no server"),
+        (("--server", "127.0.0.1:70000"), 2, "is no server"),
+        (("--server", "::1", "--url", "ftp://x"), 2, "is no address of an agent"),
+        (("--server", "::1", "-r", "80000"), 2, "is no pair of sizes"),
+        (("--server", "::1", "-r", "0:80000"), 2, "is no pair of sizes"),
+        (("--server", "::1", "-l", "0.5"), 2, "not a valid integer range"),
+        (("--server", "::1", "--cpu", "9999"), 2, "is no CPU that we may use"),
+        (("--server", "::1", "--listen", "x"), 2, "is no address"),
+        (("--server", "::1", "--record", "/dev/null"), 1, "is there and no file"),
+        (("--server", "::1", "--record", "/none/a"), 1, "cannot be written"),
+        ((), 2, "Missing option '--server'"),
+    ],
+)
+def test_bad_input(flags: tuple[str, ...], code: int, why: str, stand: Stand) -> None:
+    found, told, said = run(*flags, within=node(stand))
+    error, hint = said.splitlines()
+    assert (found, told) == (code, "")
+    assert error.startswith("error: ")
+    assert why in error
+    assert hint.startswith("hint: ")
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        (None, "netperf is not installed"),
+        ("echo THROUGHPUT=1; echo THROUGHPUT_UNITS=Trans/s", "did not print MIN_LAT"),
+        ("echo no such option >&2; exit 3", "failed: no such option"),
+        ("kill -9 $$", "failed: code -9"),
+    ],
+)
+def test_a_netperf_that_is_none(tmp_path: Path, script: str | None, why: str) -> None:
+    for tool_of_ours in ("setpriv", "sh"):
+        (tmp_path / tool_of_ours).symlink_to(f"/usr/bin/{tool_of_ours}")
+    if script:
+        (tmp_path / "netperf").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "netperf").chmod(0o755)
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        done = subprocess.run(
+            [
+                *(COMMAND, "netperf", "--url", nobody()),
+                *("--server", f"127.0.0.1:{somebody.getsockname()[1]}"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"PATH": str(tmp_path)},
+            timeout=60,
+        )
+    assert done.returncode == 1
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert why in error
