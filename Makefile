@@ -9,7 +9,7 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 # What runs, what a test needs beside it.
 PACKAGES := python3 python3-venv python3-bpfcc libbpf1 iproute2 util-linux netperf
-TEST_PACKAGES := gcc libc6-dev iptables ethtool libcap2-bin procps git ca-certificates
+TEST_PACKAGES := gcc libc6-dev iptables ethtool libcap2-bin procps git ca-certificates openssl
 
 CLUSTER_PACKAGES := openssl ca-certificates make
 CLUSTER := env XDG_CACHE_HOME=$(CACHE) $(BIN)/python -m

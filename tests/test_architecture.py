@@ -34,7 +34,8 @@ ONLY = {
     "prometheus_client": {"views/exporter.py", "views/pod_metrics.py"},
     "kubernetes": {"cluster/kube.py"},
     "urllib3": {"cluster/kube.py"},
-    "yaml": {"cluster/kube.py"},
+    "yaml": {"cluster/kube.py", "views/webconfig.py"},
+    "bcrypt": {"views/guard.py"},
     "click": {"cli.py", *(f"commands/{name}.py" for name in COMMANDS)},
 }
 
