@@ -15,7 +15,7 @@ CLUSTER_PACKAGES := openssl ca-certificates make
 CLUSTER := env XDG_CACHE_HOME=$(CACHE) $(BIN)/python -m
 
 .PHONY: help demo test lint format bench test-kernels cluster cluster-down cluster-tools \
-  test-cluster lock clean
+  test-cluster image chart-docs lock clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
@@ -53,8 +53,14 @@ cluster: cluster-tools ## a Kubernetes of two nodes on this machine, to try thin
 cluster-down: $(BIN)/bigtcp-agent ## remove it, whatever happened to it
 	$(SUDO) $(CLUSTER) tests.cluster down
 
-test-cluster: cluster-tools $(VENV)/dev ## tests on a cluster of their own
-	$(SUDO) $(CLUSTER) pytest tests/cluster tests/cluster_api $(ARGS)
+test-cluster: cluster-tools image $(VENV)/dev ## tests on a cluster of their own, the chart's too
+	$(SUDO) $(CLUSTER) pytest tests/chart tests/cluster tests/cluster_api $(ARGS)
+
+image: ## the images of Dockerfile, on a base made here
+	$(SUDO) .ci/image $(CACHE)/bigtcp-agent/image
+
+chart-docs: cluster-tools ## the chart's README, from the comments in its values
+	$(CACHE)/bigtcp-agent/cluster/bin/helm-docs -g charts/bigtcp-agent --sort-values-order file -l warn
 
 cluster-tools: $(BIN)/bigtcp-agent
 	.ci/packages $(CLUSTER_PACKAGES)
