@@ -9,19 +9,32 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from agent.errors import AgentError, BadValueError, Exit, KernelError
 from agent.settings import Cluster
 from agent.snapshot.model import Hook
-from agent.views.picture import SCHEMA, picture
+from agent.snapshot.sample import SCHEMA
+from agent.views.picture import picture
 
 LOCAL_AGENT = "http://127.0.0.1:19715"
 _OWN_SECONDS = 2.0  # to observe for, with probes that begin now
 _HOOKS = (Hook.NET_DEV_START_XMIT, Hook.NETIF_RECEIVE_SKB, Hook.NET_DEV_QUEUE)
 
-Ask = Callable[[float | None], dict[str, Any]]
+Picture = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who answers, and how to ask again: for the picture `now`, or for one that was
+    `observed` for so many seconds (None: what is lately there).
+    """
+
+    who: str
+    now: Callable[[], Picture]
+    observed: Callable[[float | None], Picture]
 
 
 class UnreachableError(AgentError):
@@ -30,7 +43,7 @@ class UnreachableError(AgentError):
     exit_code = Exit.UNREACHABLE
 
 
-def _fetch(url: str, seconds: float | None) -> dict[str, Any]:
+def fetch(url: str, seconds: float | None) -> dict[str, Any]:
     """The picture that an agent serves; OSError where none answers."""
     query = f"?seconds={seconds}" if seconds else ""
     address = f"{url.rstrip('/')}/api/snapshot{query}"
@@ -55,7 +68,7 @@ def _fetch(url: str, seconds: float | None) -> dict[str, Any]:
             f"{url} speaks another schema than {SCHEMA}",
             "use the bigtcp-agent of the same version",
         )
-    return found | {"seen_by": f"the agent at {url}"}
+    return found
 
 
 def _is_address(url: str) -> bool:
@@ -69,10 +82,9 @@ def _is_address(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def asked(url: str | None, where: Cluster) -> Iterator[Ask]:
-    """Give a function that returns the picture, of the agent at `url` or, without
-    one, of the agent of this node or of our own probes. UnreachableError where none
-    can be. `seen_by` in the picture says whose it is.
+def asked(url: str | None, where: Cluster) -> Iterator[Asked]:
+    """Give what answers: the agent at `url` or, without one, the agent of this node
+    or our own probes. UnreachableError where none can.
     """
     url_given = url is not None
     url = LOCAL_AGENT if url is None else url
@@ -82,11 +94,15 @@ def asked(url: str | None, where: Cluster) -> Iterator[Ask]:
             "use http://HOST:PORT, such as http://127.0.0.1:19715",
         )
     try:
-        _fetch(url, None)
+        fetch(url, None)
     except OSError as err:
         unreachable = getattr(err, "reason", err)
     else:
-        yield lambda seconds: _again(url, seconds)
+        yield Asked(
+            f"the agent at {url}",
+            lambda: _again(url, None),
+            lambda seconds: _again(url, seconds),
+        )
         return
     if url_given:
         raise UnreachableError(
@@ -106,15 +122,19 @@ def asked(url: str | None, where: Cluster) -> Iterator[Ask]:
                 f"ourselves: {err.message}",
                 f"give the agent's address with --url; or: {err.hint}",
             ) from err
-        yield lambda seconds: {
-            **picture(node.collector.observe(seconds or _OWN_SECONDS, time.sleep)),
-            "seen_by": "our own probes",
-        }
+        collector = node.collector
+        yield Asked(
+            "our own probes",
+            lambda: picture(collector.snapshot()),
+            lambda seconds: picture(
+                collector.observe(seconds or _OWN_SECONDS, time.sleep)
+            ),
+        )
 
 
 def _again(url: str, seconds: float | None) -> dict[str, Any]:
     try:
-        return _fetch(url, seconds)
+        return fetch(url, seconds)
     except OSError as err:
         raise UnreachableError(
             f"the agent at {url} answers no more: {getattr(err, 'reason', err)}",

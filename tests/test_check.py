@@ -44,7 +44,6 @@ def test_it_looks_by_itself() -> None:
     assert code == 0, said
     answer = json.loads(told)
     assert answer["schema"] == "bigtcp.snapshot/v1"
-    assert answer["seen_by"] == "our own probes"
     assert answer["cilium"] is None
     assert not answer["sources"]["cilium"]["up"]
 

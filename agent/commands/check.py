@@ -42,11 +42,15 @@ def check(
     from agent.views.check import check_text
 
     code = Exit.OK
-    with inquiry.asked(url, where) as ask:
+    with inquiry.asked(url, where) as asked:
         while True:
-            picture = ask(seconds)
+            picture = asked.observed(seconds)
             try:
-                text = json.dumps(picture) if output == "json" else check_text(picture)
+                text = (
+                    json.dumps(picture, indent=None if watch else 2)
+                    if output == "json"
+                    else check_text(picture, asked.who)
+                )
                 bad = any(each["severity"] != "info" for each in picture["findings"])
             except (KeyError, TypeError, AttributeError) as err:
                 raise AgentError(

@@ -100,14 +100,16 @@ def _finding(finding: dict[str, Any]) -> list[str]:
     return lines
 
 
-def check_text(picture: dict[str, Any]) -> str:
-    """The answer in a screenful: verdicts, findings, devices, what was not seen."""
+def check_text(picture: dict[str, Any], who: str) -> str:
+    """The answer in a screenful: verdicts, findings, devices, what was not seen.
+    `who` saw it.
+    """
     seconds = picture["recent"]["seconds"]
     cilium = picture["cilium"]
     whose = f"Cilium {cilium['version']}" if cilium else "no Cilium"
     lines = [
         f"Linux {picture['kernel']}, {whose}; {seconds:.0f} s of traffic, as seen by",
-        picture["seen_by"],
+        who,
         "",
         *_verdicts(picture),
         "",

@@ -10,10 +10,9 @@ from typing import Any
 from agent import __version__
 from agent.snapshot.evidence import FAMILIES, LEGACY, Evidence, PodLimit
 from agent.snapshot.model import Lengths, Link, Scope
+from agent.snapshot.sample import POD_RECEIVE, SCHEMA
 from agent.snapshot.snapshot import DeviceRows, Snapshot
 from agent.snapshot.verdict import judge
-
-SCHEMA = "bigtcp.snapshot/v1"
 
 
 def picture(snapshot: Snapshot) -> dict[str, Any]:
@@ -123,7 +122,7 @@ def _counters(snapshot: Snapshot) -> list[dict[str, Any]]:
             "ifindex": ifindex,
             "peer": None,
             "scope": Scope.PODS,
-            "hook": "pod_receive",
+            "hook": POD_RECEIVE,
             "ip_family": family,
             **_lengths(lengths),
             "limit": 0,

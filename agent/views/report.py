@@ -2,13 +2,15 @@
 """Text and JSON of a demo."""
 
 import json
+import textwrap
 from typing import Any
 
 from agent.snapshot.experiment import Arm, Comparison, Demo, Gain
 from agent.snapshot.histogram import Histogram
 
 SCHEMA = "bigtcp.demo/v1"
-_BAR_WIDTH = 23
+_WIDTH = 80  # of a terminal
+_LABEL = 9
 _KIB = 1024
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
@@ -25,7 +27,7 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
-def bar(share: float, width: int = _BAR_WIDTH) -> str:
+def bar(share: float, width: int) -> str:
     """A bar of `share` (0 to 1) of `width` characters, in eighths of one."""
     eighths = round(max(0.0, min(1.0, share)) * width * 8)
     if share > 0 and not eighths:
@@ -59,83 +61,101 @@ def histograms(columns: dict[str, Histogram]) -> list[str]:
     ]
     if not used:
         return ["nothing was counted"]
-    width = _BAR_WIDTH + 9
-    lines = ["up to".rjust(12) + "".join(f"  {name:<{width}}" for name in columns)]
+    width = (_WIDTH - _LABEL) // len(columns) - 2
+    longest = width - 8  # beside a percentage
+    head = "".join(f"  {name:<{width}}" for name in columns)
+    lines = ["up to".rjust(_LABEL) + head]
     for slot in range(used[0], used[-1] + 1):
         label = size(edges[slot]) if slot < len(edges) else "longer"
-        line = label.rjust(12)
+        line = label.rjust(_LABEL)
         for histogram in columns.values():
             share = histogram.slots[slot] / histogram.count if histogram.count else 0
-            text = f"{bar(share):<{_BAR_WIDTH}} {percent(share) if share else '':>7}"
-            line += f"  {text:<{width}}"
-        lines.append(line.rstrip())
+            drawn = bar(share, longest)
+            line += f"  {drawn:<{longest}} {percent(share) if share else '':>7}"
+        lines.append(line)
         if slot < len(edges) and edges[slot] == 64 * _KIB and slot != used[-1]:
-            mark = "64 KiB ".rjust(12, "·")
-            lines.append(mark + "· above: only with BIG TCP ".ljust(width * 2, "·"))
+            lines.append(" 64 KiB · above: only with BIG TCP ".center(_WIDTH, "·"))
     return [line.rstrip() for line in lines]
 
 
 def _gain(gain: Gain) -> str:
-    return f"{gain.median:+.1f} %  ({gain.low:+.1f} to {gain.high:+.1f})"
+    return f"{gain.median:+.1f} %"
 
 
-def _arm_rows(comparison: Comparison) -> list[list[str]]:
-    head = [
-        f"{comparison.family}, BIG TCP",
-        "transactions/s",
-        "min µs",
-        "p90 µs",
-        "p99 µs",
-        "bytes above 64 KiB",
-        "longest skb",
-        "wire packets/skb",
-        f"against {comparison.arms[0].name}",
+def _range(gain: Gain) -> str:
+    return f"{gain.low:+.1f} to {gain.high:+.1f}"
+
+
+def _results(comparison: Comparison) -> list[str]:
+    """A column for each way of running."""
+    first, *others = comparison.arms
+    gains = [comparison.gain(arm) for arm in others]
+    latencies = [arm.latencies_us for arm in comparison.arms]
+    segments = [arm.segments_per_skb for arm in comparison.arms]
+    rows = [
+        [
+            f"{comparison.family}, BIG TCP",
+            *(arm.name for arm in comparison.arms),
+        ],
+        [
+            "transactions/s",
+            *(f"{arm.transactions_per_second:,.0f}" for arm in comparison.arms),
+        ],
+        [f"  against {first.name}", "", *map(_gain, gains)],
+        ["  lowest to highest", "", *map(_range, gains)],
+        *(
+            [label, *(f"{times[i]:.0f} µs" for times in latencies)]
+            for i, label in enumerate(("latency min", "  p90", "  p99"))
+        ),
+        [
+            "bytes above 64 KiB",
+            *(percent(arm.histogram.big_share) for arm in comparison.arms),
+        ],
+        ["longest skb", *(f"{arm.sent.longest:,} B" for arm in comparison.arms)],
+        [
+            "wire packets per skb",
+            *("-" if each is None else f"{each:.1f}" for each in segments),
+        ],
     ]
-    rows = [head]
-    for arm in comparison.arms:
-        lowest, p90, p99 = arm.latencies_us
-        segments = arm.segments_per_skb
-        rows.append(
-            [
-                arm.name,
-                f"{arm.transactions_per_second:,.0f}",
-                f"{lowest:.0f}",
-                f"{p90:.0f}",
-                f"{p99:.0f}",
-                percent(arm.histogram.big_share),
-                f"{arm.sent.longest:,} B",
-                "-" if segments is None else f"{segments:.1f}",
-                "" if arm is comparison.arms[0] else _gain(comparison.gain(arm)),
-            ]
-        )
-    return rows
+    return table(rows)
 
 
 def demo_text(demo: Demo) -> str:
     """The demo for people, without a trailing newline."""
     lines = [
-        f"netperf TCP_RR 80000:80000 on {demo.machine}, Linux {demo.kernel};",
+        f"netperf TCP_RR 80000:80000, {demo.machine}, Linux {demo.kernel}.",
         (
-            f"medians of {len(demo.comparisons[0].arms[0].trials)} runs in turns of "
-            f"{demo.seconds:g} s, both ends on one CPU. Lengths are those of the skbs "
-            "that the client sends."
+            f"Medians of {len(demo.comparisons[0].arms[0].trials)} runs in turns of "
+            f"{demo.seconds:g} s, both ends on one CPU."
         ),
+        "Lengths are those of the skbs that the client sends.",
     ]
     for comparison in demo.comparisons:
-        lines += ["", *table(_arm_rows(comparison)), ""]
+        lines += ["", *_results(comparison), ""]
         lines += histograms(
-            {
-                f"{comparison.family}, BIG TCP {arm.name}": arm.histogram
-                for arm in comparison.arms
-            }
+            {f"BIG TCP {arm.name}": arm.histogram for arm in comparison.arms}
         )
         for arm in comparison.arms:
             if arm.segmented_in_software:
-                lines += ["", _cut(demo, comparison, arm)]
+                cut = _cut(demo, comparison, arm)
+                lines += ["", *textwrap.wrap(cut, _WIDTH)]
     for reason, count in demo.unrecorded.items():
         if count:
             lines += ["", f"{count:,} skbs were not counted ({reason})"]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", _summary(demo)])
+
+
+def _summary(demo: Demo) -> str:
+    """One line to remember."""
+    gains = ", ".join(
+        f"{comparison.family} {_gain(comparison.gain(comparison.arms[-1]))}"
+        for comparison in demo.comparisons
+    )
+    last = demo.comparisons[0].arms[-1]
+    return (
+        f"BIG TCP {last.name}: {gains} transactions/s, "
+        f"{percent(last.histogram.big_share)} of the bytes above 64 KiB"
+    )
 
 
 def _cut(demo: Demo, comparison: Comparison, arm: Arm) -> str:

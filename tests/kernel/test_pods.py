@@ -222,8 +222,9 @@ def test_big_tcp_arrives_as_it_was_sent(world: World, family: Family) -> None:
         transfer(a, c, family, 16 << 20)
         sent = traffic(one, node1)[a.host].sent[family]
         got = traffic(two, node2)[c.host].received[family]
-    assert got.longest > 65536
-    assert got.histogram.above(65536) == sent.histogram.above(65536) > 0
+    can_be_big = family is Family.IPV6 or VM != "6.1"  # BIG TCP for IPv4: 6.3
+    assert (got.longest > 65536) is can_be_big
+    assert got.histogram.above(65536) == sent.histogram.above(65536)
     assert got.histogram.slots[2:] == sent.histogram.slots[2:]
     assert got.histogram.bytes > 16 << 20
 

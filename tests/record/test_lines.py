@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records of `top`: what was written is read; what is corrupt says where."""
+
+from pathlib import Path
+
+import pytest
+
+from agent.record.lines import RecordError, Recording, Writer
+from tests.snapshot.fakes import OURS, lengths
+from tests.snapshot.test_sample import World
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A record of three samples: 1, 2 and 3 skbs."""
+    path, world = tmp_path / "a.jsonl", World()
+    with Writer(str(path)) as record:
+        for count in (1, 2, 3):
+            world.now += 1
+            world.probes.put(OURS, 2, lengths(count))
+            record.add(world.sample().picture)
+    return path
+
+
+def counts(path: Path) -> list[int]:
+    with Recording(str(path)) as record:
+        samples = [record.sample(number) for number in range(len(record))]
+    return [
+        line.lengths.histogram.count
+        for sample in samples
+        for line in sample.lines.values()
+    ]
+
+
+def test_what_was_written_is_read(path: Path) -> None:
+    assert counts(path) == [1, 2, 3]
+
+
+def test_a_writer_that_was_killed(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+    assert counts(path) == [1, 2]
+
+
+def test_nothing_is_written_over(path: Path) -> None:
+    before = path.read_bytes()
+    with pytest.raises(RecordError, match="exists already"):
+        Writer(str(path))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("bigtcp.record/v1", "bigtcp.record/v2", r"line 1: its format is .*/v2"),
+        ('"kind":"top"', '"kind":"x"', "line 1: this is no record"),
+        ("bigtcp.record/v1", "x", "line 1: this is no record"),
+        ('"taken":1000000002', '"taken":"x","was":2', "line 3: it makes no sense"),
+        ('"taken":1000000003', '"taken":', "line 4: this is no JSON"),
+    ],
+)
+def test_what_is_corrupt(path: Path, old: str, new: str, why: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(RecordError, match=why):
+        counts(path)
+
+
+def test_what_is_no_record(path: Path, tmp_path: Path) -> None:
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    for name, why in (
+        (path, "holds no sample"),
+        (tmp_path, "is a directory"),
+        (tmp_path / "none", "no such file"),
+        (Path("/proc/self/exe"), "this is no record"),
+    ):
+        with pytest.raises(RecordError, match=why):
+            Recording(str(name))

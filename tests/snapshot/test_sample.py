@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From picture to picture: what passed, whose it was, and what a restart does."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from agent.snapshot.collector import Collector
+from agent.snapshot.model import DeviceId, Hook
+from agent.snapshot.sample import Line, Sample
+from agent.views.picture import picture
+from tests.snapshot.fakes import OURS, FakeProbes, lengths, link
+
+
+class World:
+    """An agent, whose JSON is read again."""
+
+    def __init__(self) -> None:
+        self.now = 1e9
+        self.probes = FakeProbes()
+        self.start()
+
+    def start(self) -> None:
+        links = [
+            link(2, "eth0"),
+            replace(link(9, "lxc1"), kind="veth", netnsid=0),
+        ]
+        self.collector = Collector(
+            self.probes, lambda: links, OURS, wall=lambda: self.now
+        )
+
+    def sample(self) -> Sample:
+        told = picture(self.collector.snapshot())
+        return Sample.of(json.loads(json.dumps(told)))
+
+
+def only(lines: dict[object, Line]) -> Line:
+    (line,) = lines.values()
+    return line
+
+
+def test_rates() -> None:
+    world = World()
+    world.probes.put(OURS, 2, lengths(5))
+    before = world.sample()
+    world.now += 2
+    world.probes.put(OURS, 2, lengths(5, 3))
+    period = world.sample().since(before)
+    line = only(period.lines)  # type: ignore[arg-type]
+    assert (line.name, line.limit) == ("eth0", 65536)
+    assert line.lengths.histogram.count == 3
+    assert period.per_second(line.lengths.histogram.bytes) == 150_000
+    assert line.lengths.histogram.big_share == 1
+
+
+def test_the_same_moment_has_no_rate() -> None:
+    world = World()
+    world.probes.put(OURS, 2, lengths(5))
+    sample = world.sample()
+    assert sample.since(sample).per_second(5) == 0
+
+
+def test_an_agent_that_was_restarted_has_counted_since_then() -> None:
+    """Also where it has by now counted more than the one before."""
+    world = World()
+    world.probes.put(OURS, 2, lengths(5))
+    before = world.sample()
+    world.now += 60
+    world.start()
+    world.now += 2
+    world.probes.put(OURS, 2, lengths(8))
+    period = world.sample().since(before)
+    assert period.seconds == 2
+    assert only(period.lines).lengths.histogram.count == 8  # type: ignore[arg-type]
+
+
+def test_whose_it_is() -> None:
+    world = World()
+    world.probes.put(20, 3, lengths(1), peer=DeviceId(OURS, 9))
+    world.probes.put(30, 3, lengths(1), hook=Hook.NETIF_RECEIVE_SKB)
+    names = {line.name for line in world.sample().lines.values()}
+    assert names == {"lxc1", "eth0 (netns 4026530030)"}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"schema": "bigtcp.snapshot/v2"}, "its schema is 'bigtcp.snapshot/v2'"),
+        ({"edges": [1500]}, "1 edges need 2 slots"),
+        ({"taken": float("nan")}, "its time is no time"),
+        ({"counters": 7}, "makes no sense"),
+        ({"pods": [{}]}, "'ifindex' is missing"),
+    ],
+)
+def test_what_is_no_picture(change: dict[str, object], why: str) -> None:
+    world = World()
+    world.probes.put(OURS, 2, lengths(5))
+    with pytest.raises(ValueError, match=why.replace("(", r"\(")):
+        Sample.of({**world.sample().picture, **change})
+    with pytest.raises(ValueError, match="schema"):
+        Sample.of([])
