@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """bigtcp-agent as a process, as a user starts it."""
 
+import base64
 import contextlib
 import ctypes
 import os
@@ -34,10 +35,14 @@ def nobody() -> str:
     return f"http://127.0.0.1:{free_port()}"
 
 
-def fetch(url: str) -> tuple[int, str]:
-    """Status and body; status 0 where nobody answers."""
+def fetch(url: str, login: str = "") -> tuple[int, str]:
+    """Status and body; status 0 where nobody answers. `login` is NAME:PASSWORD."""
+    request = urllib.request.Request(url)  # noqa: S310  ours
+    if login:
+        encoded = base64.b64encode(login.encode()).decode()
+        request.add_header("Authorization", f"Basic {encoded}")
     try:
-        with _OPENER.open(url, timeout=5) as answer:
+        with _OPENER.open(request, timeout=5) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as err:
         with err:

@@ -1,33 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """The chart installed on the cluster, by Helm, with the images of the Dockerfile."""
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
-
+from agent.lab.netns import wait_until
 from tests.chart import helm
-from tests.cluster.cluster import CACHE, Cluster
+from tests.cluster.cluster import Cluster
 from tests.cluster.processes import find
+from tests.process import bpf_programs
 
 NAMESPACE = "agents"
 NAME = "bigtcp-agent"
+HOOKS = 3  # and so many programs has each agent
 # Where the distribution's python3 runs the agent in the image.
 _COMMAND = ("/opt/bigtcp-agent/bin/bigtcp-agent", "run")
 # Kubernetes makes and drops these when it likes.
 _PASSING = {"events", "events.events.k8s.io", "leases.coordination.k8s.io"}
-
-
-def load_images(cluster: Cluster) -> None:
-    """Give both nodes what `make image` has built."""
-    for target in ("agent", "netperf"):
-        archive = CACHE.parent / f"image/{target}.tar"
-        if not archive.exists():
-            pytest.fail(f"{archive} is missing: make image")
-        cluster.load(archive)
 
 
 @dataclass(frozen=True)
@@ -67,15 +62,52 @@ class Release:
             if "deletionTimestamp" not in pod["metadata"]
         }
 
-    def check(self, node: str, *flags: str) -> tuple[int, dict[str, Any]]:
+    def check(self, node: str) -> tuple[int, dict[str, Any]]:
         """Exit code and answer of `check`, in the agent's pod on a node."""
-        pod = self.pods()[node]["metadata"]["name"]
-        done = self.cluster.run_kubectl(
-            *(f"--namespace={NAMESPACE}", "exec", pod, "--"),
-            *("bigtcp-agent", "check", "--output=json", *flags),
-        )
+        done = self._exec(node, "bigtcp-agent", "check", "--output=json")
         assert done.stdout, done.stderr
         return done.returncode, json.loads(done.stdout)
+
+    def who_checks(self, node: str) -> str:
+        """Whom `check` asks, by its text."""
+        said = self._exec(node, "bigtcp-agent", "check").stdout
+        _, _, rest = said.partition("as seen by\n")
+        return rest.splitlines()[0]
+
+    def _exec(self, node: str, *argv: str) -> "subprocess.CompletedProcess[str]":
+        pod = self.pods()[node]["metadata"]["name"]
+        return self.cluster.run_kubectl(
+            f"--namespace={NAMESPACE}", "exec", pod, "--", *argv
+        )
+
+
+@contextlib.contextmanager
+def installed(cluster: Cluster, version: str, *flags: str) -> Iterator[Release]:
+    """A release in a namespace of its own; at the end nothing of it is left."""
+    cluster.kubectl("create", "namespace", NAMESPACE)
+    try:
+        before = wait_until(lambda: _settled(cluster), "the namespace to be settled")
+        made = Release(cluster, version)
+        made.apply("install", *flags)
+        yield made
+        held = set().union(*map(programs, processes()))
+        assert len(held) == HOOKS * len(cluster.nodes)
+        made.uninstall()
+        wait_until(lambda: objects(cluster) == before, "all to be gone", 30)
+        assert processes() == []
+        assert not held & bpf_programs()
+    finally:
+        cluster.kubectl("delete", "namespace", NAMESPACE)
+
+
+def _settled(cluster: Cluster) -> set[str]:
+    """All objects, once a new namespace has what Kubernetes puts there."""
+    found = objects(cluster)
+    wanted = {
+        f"ConfigMap {NAMESPACE} kube-root-ca.crt",
+        f"ServiceAccount {NAMESPACE} default",
+    }
+    return found if wanted <= found else set()
 
 
 def processes() -> list[int]:

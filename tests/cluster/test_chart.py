@@ -15,42 +15,18 @@ from agent.lab.netns import wait_until
 from tests.chart import helm
 from tests.cluster import release as releases
 from tests.cluster.cluster import Cluster
-from tests.cluster.release import NAME, NAMESPACE, Release
+from tests.cluster.release import HOOKS, NAME, NAMESPACE, Release
 from tests.process import bpf_programs, fetch
 
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{NAME}"
 BPF_AND_PERFMON = 1 << 39 | 1 << 38  # include/uapi/linux/capability.h
-HOOKS = 3  # and so many programs has each agent
 
 
 @pytest.fixture(scope="module", params=helm.VERSIONS)
-def release(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Release]:
-    """Installed for all tests here, one after the other; gone at the end."""
-    releases.load_images(cluster)
-    cluster.kubectl("create", "namespace", NAMESPACE)
-    before = wait_until(lambda: settled(cluster), "the namespace to be settled")
-    made = Release(cluster, request.param)
-    try:
-        made.apply("install")
+def release(request: pytest.FixtureRequest, stocked: Cluster) -> Iterator[Release]:
+    """One for all tests here, one after the other."""
+    with releases.installed(stocked, request.param) as made:
         yield made
-        programs = set().union(*map(releases.programs, releases.processes()))
-        assert len(programs) == HOOKS * len(cluster.nodes)
-        made.uninstall()
-        wait_until(lambda: releases.objects(cluster) == before, "all to be gone", 30)
-        assert releases.processes() == []
-        assert not programs & bpf_programs()
-    finally:
-        cluster.kubectl("delete", "namespace", NAMESPACE)
-
-
-def settled(cluster: Cluster) -> set[str]:
-    """All objects, once a new namespace has what Kubernetes puts there."""
-    found = releases.objects(cluster)
-    wanted = {
-        f"ConfigMap {NAMESPACE} kube-root-ca.crt",
-        f"ServiceAccount {NAMESPACE} default",
-    }
-    return found if wanted <= found else set()
 
 
 def test_ready_on_both_nodes_with_two_capabilities(release: Release) -> None:
@@ -78,7 +54,8 @@ def test_check_in_the_pod(release: Release) -> None:
         assert answer["cilium"]["version"] == "1.20.2"
         up = {name for name, source in answer["sources"].items() if source["up"]}
         assert up >= {"configmap", "cilium", "cilium_runtime", "links", "probes"}
-        assert answer["seen_by"] == "the agent at http://127.0.0.1:19715"
+        local = "the agent at http://127.0.0.1:19715"
+        assert release.who_checks(node.name) == local
 
 
 def test_helm_test(release: Release) -> None:

@@ -87,9 +87,4 @@ template:
         ports:
           - name: metrics
             containerPort: {{ $netperf.port }}
-        readinessProbe: # the result is there
-          httpGet:
-            path: /metrics
-            port: metrics
-          periodSeconds: 2
 {{- end -}}
