@@ -12,7 +12,7 @@ PACKAGES := python3 python3-venv python3-bpfcc libbpf1 iproute2 util-linux netpe
 TEST_PACKAGES := gcc libc6-dev iptables ethtool libcap2-bin procps git ca-certificates openssl
 
 CLUSTER_PACKAGES := openssl ca-certificates make
-CLUSTER := env XDG_CACHE_HOME=$(CACHE) TOOLS=$(TOOLS) $(BIN)/python -m
+CLUSTER := env XDG_CACHE_HOME=$(CACHE) $(BIN)/python -m
 
 .PHONY: help demo test lint format bench test-kernels cluster cluster-down cluster-tools \
   test-cluster image chart-docs lock clean
@@ -55,7 +55,6 @@ cluster-down: $(BIN)/bigtcp-agent ## remove it, whatever happened to it
 	$(SUDO) $(CLUSTER) tests.cluster down
 
 test-cluster: cluster-tools image $(VENV)/dev ## tests on a cluster of their own, the chart's too
-	.ci/unpack $(TOOLS) prometheus
 	$(SUDO) $(CLUSTER) pytest tests/chart tests/cluster tests/cluster_api $(ARGS)
 
 image: ## the images of Dockerfile, on a base made here

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.cluster import Cluster
-from tests.views.test_prometheus import Prometheus, tool
+from tests.cluster.cluster import CACHE, Cluster
+from tests.views.test_prometheus import Prometheus
 
 _WANTED = "__meta_kubernetes_service_annotation_prometheus_io_scrape"
 
@@ -49,7 +49,7 @@ def prometheus(cluster: Cluster, folder: Path) -> Iterator[Prometheus]:
         f"--storage.tsdb.path={folder}/data",
         "--web.listen-address=127.0.0.1:9090",
     )
-    process = node.start(tool("prometheus"), *flags)
+    process = node.start(str(CACHE / "bin/prometheus"), *flags)
     try:
         yield Prometheus(node)
     finally:

@@ -41,7 +41,7 @@ volumeMounts:
 {{- $netperf := .Values.netperf -}}
 {{- $server := printf "%s-netperf-server.%s.svc:%d" (include "bigtcp-agent.fullname" .) .Release.Namespace (int $netperf.server.port) -}}
 {{- $agent := printf "%s://$(HOST_IP):%d" (include "bigtcp-agent.scheme" .) (int .Values.agent.port) -}}
-backoffLimit: 4 # a server that is just starting
+backoffLimit: 2
 # Twice the time that a run of all takes.
 activeDeadlineSeconds: {{ add 300 (mul 2 (add (mul 2 $netperf.repeats $netperf.seconds) $netperf.hold)) }}
 template:
@@ -59,6 +59,26 @@ template:
             labelSelector:
               matchLabels:
                 {{- include "bigtcp-agent.selector" (list . "netperf-server") | nindent 16 }}
+    initContainers:
+      - name: wait-for-server
+        {{- include "bigtcp-agent.netperfContainer" . | nindent 8 }}
+        command:
+          - python
+          - -c
+          - |
+            import socket, sys, time
+            server = sys.argv[1], int(sys.argv[2])
+            deadline = time.monotonic() + 180
+            while True:
+                try:
+                    socket.create_connection(server, 2).close()
+                    break
+                except OSError as err:
+                    if time.monotonic() > deadline:
+                        sys.exit(f"no netserver at {server}: {err}")
+                    time.sleep(1)
+          - {{ printf "%s-netperf-server.%s.svc" (include "bigtcp-agent.fullname" .) .Release.Namespace }}
+          - {{ int $netperf.server.port | quote }}
     {{- end }}
     containers:
       - name: netperf
