@@ -9,13 +9,13 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 # What runs, what a test needs beside it.
 PACKAGES := python3 python3-venv python3-bpfcc libbpf1 iproute2 util-linux netperf
-TEST_PACKAGES := gcc libc6-dev iptables ethtool libcap2-bin procps git ca-certificates
+TEST_PACKAGES := gcc libc6-dev iptables ethtool libcap2-bin procps git ca-certificates openssl
 
 CLUSTER_PACKAGES := openssl ca-certificates make
 CLUSTER := env XDG_CACHE_HOME=$(CACHE) $(BIN)/python -m
 
 .PHONY: help demo test lint format bench test-kernels cluster cluster-down cluster-tools \
-  test-cluster dashboards lock clean
+  test-cluster image chart-docs dashboards lock clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
@@ -54,8 +54,14 @@ cluster: cluster-tools ## a Kubernetes of two nodes on this machine, to try thin
 cluster-down: $(BIN)/bigtcp-agent ## remove it, whatever happened to it
 	$(SUDO) $(CLUSTER) tests.cluster down
 
-test-cluster: cluster-tools $(VENV)/dev ## tests on a cluster of their own
-	$(SUDO) $(CLUSTER) pytest tests/cluster tests/cluster_api $(ARGS)
+test-cluster: cluster-tools image $(VENV)/dev ## tests on a cluster of their own, the chart's too
+	$(SUDO) $(CLUSTER) pytest tests/chart tests/cluster tests/cluster_api $(ARGS)
+
+image: ## the images of Dockerfile, on a base made here
+	$(SUDO) .ci/image $(CACHE)/bigtcp-agent/image
+
+chart-docs: cluster-tools ## the chart's README, from the comments in its values
+	$(CACHE)/bigtcp-agent/cluster/bin/helm-docs -g charts/bigtcp-agent --sort-values-order file -l warn
 
 cluster-tools: $(BIN)/bigtcp-agent
 	.ci/packages $(CLUSTER_PACKAGES)

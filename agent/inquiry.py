@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ from agent.snapshot.sample import SCHEMA
 from agent.views.picture import picture
 
 LOCAL_AGENT = "http://127.0.0.1:19715"
+_SHUT = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)  # by its --web-config
 _OWN_SECONDS = 2.0  # to observe for, with probes that begin now
 _HOOKS = (Hook.NET_DEV_START_XMIT, Hook.NETIF_RECEIVE_SKB, Hook.NET_DEV_QUEUE)
 
@@ -55,9 +57,15 @@ def fetch(url: str, seconds: float | None) -> dict[str, Any]:
     except urllib.error.HTTPError as err:
         with err:
             said = err.read(200).decode(errors="replace").strip()
+        if err.code in _SHUT:
+            raise PermissionError(
+                f"it asks who we are: {err.code} {err.reason}"
+            ) from err
         raise AgentError(
             f"{url} answered {err.code}: {said}", "is this the agent's address?"
         ) from err
+    except http.client.RemoteDisconnected:
+        raise  # as one does that speaks TLS alone
     except (ValueError, RecursionError, http.client.HTTPException) as err:
         raise AgentError(
             f"{url} did not answer as an agent does: {err}",

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """bigtcp-agent as a process, as a user starts it."""
 
+import base64
 import contextlib
 import ctypes
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import urllib.error
@@ -14,6 +16,11 @@ from pathlib import Path
 
 from agent.lab.netns import Namespace, wait_until
 
+# No proxy, and any certificate: whoever answers here is ours.
+_OPENER = urllib.request.build_opener(
+    urllib.request.ProxyHandler({}),
+    urllib.request.HTTPSHandler(context=ssl._create_unverified_context()),  # noqa: S323
+)
 COMMAND = str(Path(sys.executable).with_name("bigtcp-agent"))
 
 
@@ -28,10 +35,14 @@ def nobody() -> str:
     return f"http://127.0.0.1:{free_port()}"
 
 
-def fetch(url: str) -> tuple[int, str]:
-    """Status and body; status 0 where nobody answers."""
+def fetch(url: str, login: str = "") -> tuple[int, str]:
+    """Status and body; status 0 where nobody answers. `login` is NAME:PASSWORD."""
+    request = urllib.request.Request(url)  # noqa: S310  ours
+    if login:
+        encoded = base64.b64encode(login.encode()).decode()
+        request.add_header("Authorization", f"Basic {encoded}")
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  ours
+        with _OPENER.open(request, timeout=5) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as err:
         with err:
@@ -58,9 +69,14 @@ def child_of(process: subprocess.Popen[str]) -> int | None:
 
 @contextlib.contextmanager
 def agent(
-    *flags: str, within: Namespace | None = None, prefix: tuple[str, ...] = ()
+    *flags: str,
+    within: Namespace | None = None,
+    prefix: tuple[str, ...] = (),
+    secure: bool = False,
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A running, ready agent and its address; killed at the end."""
+    """A running, ready agent and its address; killed at the end. `secure`: its flags
+    make it speak TLS.
+    """
     port = free_port()
     argv = [*prefix, COMMAND, "run", "--listen", f":{port}", *flags]
     process = subprocess.Popen(
@@ -69,7 +85,7 @@ def agent(
         text=True,
         env=os.environ,
     )
-    address = f"http://127.0.0.1:{port}"
+    address = f"{'https' if secure else 'http'}://127.0.0.1:{port}"
 
     def ready() -> bool:
         if process.poll() is not None:

@@ -39,7 +39,8 @@ ONLY = {
     },
     "kubernetes": {"cluster/kube.py"},
     "urllib3": {"cluster/kube.py"},
-    "yaml": {"cluster/kube.py"},
+    "yaml": {"cluster/kube.py", "views/webconfig.py"},
+    "bcrypt": {"views/guard.py"},
     "click": {"cli.py", *(f"commands/{name}.py" for name in COMMANDS)},
 }
 

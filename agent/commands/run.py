@@ -4,6 +4,7 @@
 import contextlib
 import signal
 import threading
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,9 @@ from agent import __version__, settings
 from agent.commands.options import with_cluster
 from agent.errors import Exit
 from agent.snapshot.naming import Naming
+
+if TYPE_CHECKING:
+    from agent.views.guard import Guard
 
 _HEARING_SECONDS = 0.2
 
@@ -23,6 +27,14 @@ _HEARING_SECONDS = 0.2
     show_default=True,
     show_envvar=True,
     help="Where /metrics is served: HOST:PORT, [IPV6]:PORT or :PORT.",
+)
+@click.option(
+    "--web-config",
+    default="",
+    envvar="BIGTCP_WEB_CONFIG",
+    show_envvar=True,
+    help="File with TLS and passwords for --listen, in the format of Prometheus' "
+    "exporters. /livez and /readyz stay open.",
 )
 @click.option(
     "--hooks",
@@ -72,6 +84,7 @@ _HEARING_SECONDS = 0.2
 def run(  # noqa: PLR0913  a flag each
     *,
     listen: str,
+    web_config: str,
     hooks: str,
     interfaces: str,
     max_interfaces: int,
@@ -89,8 +102,8 @@ def run(  # noqa: PLR0913  a flag each
         from agent.node import opened
         from agent.views.web import Server, make_app
 
-        server = stack.enter_context(Server(address))
         log = logs.configure(log_format)
+        server = stack.enter_context(Server(address, _gate(web_config)))
         naming = Naming(named.wants, named.most)
         node = stack.enter_context(opened(wanted, where, naming, max_pods))
         probes, collector = node.probes, node.collector
@@ -111,6 +124,14 @@ def run(  # noqa: PLR0913  a flag each
         ending.wait_for_it()
         log.info("stopped")
     return ending.code
+
+
+def _gate(web_config: str) -> "Guard | None":
+    if not web_config:
+        return None
+    from agent.views.guard import Guard
+
+    return Guard(web_config)
 
 
 class _EndedError(BaseException):

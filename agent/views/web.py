@@ -7,13 +7,14 @@ import json
 import platform
 import re
 import socket
+import ssl
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from socketserver import ThreadingMixIn
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
@@ -54,6 +55,16 @@ rests on and what to do, as JSON (<code>bigtcp-agent check</code> reads it)</li>
 """
 
 WsgiApp = Callable[..., Iterable[bytes]]
+
+
+class Gate(Protocol):
+    """Who may ask; agent.views.guard.Guard is one."""
+
+    def context(self) -> ssl.SSLContext | None:
+        """For the next connection; None: it is not encrypted."""
+
+    def guarding(self, app: WsgiApp) -> WsgiApp:
+        """The application for those alone who may ask."""
 
 
 def _asked(
@@ -174,6 +185,17 @@ class _Handler(WSGIRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         pass  # never a line per scrape
 
+    def get_environ(self) -> dict[str, Any]:
+        """With what is known of the client's certificate, as other servers name it."""
+        environ = super().get_environ()
+        if isinstance(self.connection, ssl.SSLSocket):
+            shown = self.connection.getpeercert(binary_form=True)
+            environ |= {
+                "HTTPS": "on",
+                "SSL_CLIENT_VERIFY": "SUCCESS" if shown else "NONE",
+            }
+        return environ
+
 
 def _family(address: Address) -> socket.AddressFamily:
     """Of the address; of all addresses IPv6, which takes IPv4 along."""
@@ -195,7 +217,8 @@ class Server(ThreadingMixIn, WSGIServer):
     # Another agent on this port must be an error, not a second listener.
     allow_reuse_port = False
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, gate: Gate | None = None) -> None:
+        self._gate = gate
         try:
             self.address_family = _family(address)
             super().__init__((address.host, address.port), _Handler)
@@ -216,7 +239,7 @@ class Server(ThreadingMixIn, WSGIServer):
     @contextlib.contextmanager
     def serving(self, app: WsgiApp) -> Iterator[None]:
         """Answer with this application meanwhile."""
-        self.set_app(app)
+        self.set_app(self._gate.guarding(app) if self._gate else app)
         thread = threading.Thread(
             target=self.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
         )
@@ -234,6 +257,19 @@ class Server(ThreadingMixIn, WSGIServer):
             time.sleep(_PAUSE_SECONDS)
             raise
 
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """In the thread of the request, so that a slow handshake stops nobody."""
+        context = self._gate.context() if self._gate else None
+        if context is None:
+            super().finish_request(request, client_address)
+            return
+        request.settimeout(_REQUEST_SECONDS)
+        with context.wrap_socket(request, server_side=True) as encrypted:
+            super().finish_request(encrypted, client_address)
+            encrypted.settimeout(_PAUSE_SECONDS)  # who has read all may be gone
+            with contextlib.suppress(OSError):
+                encrypted.unwrap()
+
     def server_bind(self) -> None:
         """Bind without asking DNS for our own name, as the base class would."""
         if self.address_family == socket.AF_INET6:
@@ -248,5 +284,5 @@ class Server(ThreadingMixIn, WSGIServer):
     def handle_error(self, _request: object, client_address: object) -> None:
         """A client that goes away in the middle is no event; the rest is."""
         error = sys.exception() if hasattr(sys, "exception") else sys.exc_info()[1]
-        if not isinstance(error, ConnectionError | TimeoutError):
+        if not isinstance(error, ConnectionError | TimeoutError | ssl.SSLError):
             _log.error("request failed", client=str(client_address), exc_info=True)

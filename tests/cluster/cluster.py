@@ -42,9 +42,11 @@ class Cluster:
     nodes: tuple[nodes.Node, ...]
     kubeconfig: Path = STATE / "kubeconfig"
 
-    def kubectl(self, *argv: str, text: str | None = None) -> str:
-        """Run kubectl as admin; what it printed."""
-        done = subprocess.run(
+    def run_kubectl(
+        self, *argv: str, text: str | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run kubectl as admin, whatever becomes of it."""
+        return subprocess.run(
             [CACHE / "bin/kubectl", f"--kubeconfig={self.kubeconfig}", *argv],
             input=text,
             capture_output=True,
@@ -52,6 +54,10 @@ class Cluster:
             check=False,
             timeout=2 * _SECONDS,
         )
+
+    def kubectl(self, *argv: str, text: str | None = None) -> str:
+        """Run kubectl as admin; what it printed."""
+        done = self.run_kubectl(*argv, text=text)
         if done.returncode:
             raise AgentError(
                 f"kubectl {' '.join(argv)}: {done.stderr.strip()}",

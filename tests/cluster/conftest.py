@@ -19,3 +19,14 @@ def cluster() -> Iterator[Cluster]:
         clusters.down()
     host.wait()
     assert clusters.remains() == []
+
+
+@pytest.fixture(scope="session")
+def stocked(cluster: Cluster) -> Cluster:
+    """The same, whose nodes have the images of the Dockerfile."""
+    for target in ("agent", "netperf"):
+        archive = clusters.CACHE.parent / f"image/{target}.tar"
+        if not archive.exists():
+            pytest.fail(f"{archive} is missing: make image")
+        cluster.load(archive)
+    return cluster

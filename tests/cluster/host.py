@@ -30,11 +30,22 @@ version = 2
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "BIN"
 """
-_KUBELET = """
+_DNS = f"""
+. {{
+    bind {nodes.address4(1)}
+    errors
+    kubernetes cluster.local {{
+        kubeconfig KUBECONFIG
+    }}
+}}
+"""
+_KUBELET = f"""
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
-authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
-authorization: {mode: AlwaysAllow}
+authentication: {{anonymous: {{enabled: true}}, webhook: {{enabled: false}}}}
+authorization: {{mode: AlwaysAllow}}
+clusterDNS: [{nodes.address4(1)}]
+clusterDomain: cluster.local
 cgroupDriver: cgroupfs
 cgroupRoot: CGROUP
 containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
@@ -43,12 +54,12 @@ failSwapOn: false
 failCgroupV1: false
 oomScoreAdj: 0
 enforceNodeAllocatable: []
-evictionHard: {}
+evictionHard: {{}}
 imageGCHighThresholdPercent: 100
 localStorageCapacityIsolation: false
 makeIPTablesUtilChains: false
 syncFrequency: 10s
-featureGates: {KubeletInUserNamespace: true}
+featureGates: {{KubeletInUserNamespace: true}}
 """
 
 
@@ -116,7 +127,7 @@ class Host:
             *(f"--service-account-issuer={API}", "--authorization-mode=Node,RBAC"),
             f"--service-account-key-file={key}",
             f"--service-account-signing-key-file={key}",
-            "--service-cluster-ip-range=10.96.0.0/16",
+            "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
             "--kubelet-preferred-address-types=InternalIP",
         )
         certificate = _KEYS / "apiserver.crt"
@@ -152,6 +163,12 @@ current-context: bigtcp
             *("kube-scheduler", f"--kubeconfig={config}", f"--cert-dir={_KEYS}"),
             *("--leader-elect=false", "--bind-address=127.0.0.1"),
         )
+
+    def dns(self) -> None:
+        """The names of services, for pods that ask the cluster's DNS."""
+        settings = self._state / "Corefile"
+        settings.write_text(_DNS.replace("KUBECONFIG", str(self._state / "kubeconfig")))
+        self.start("coredns", "coredns", f"-conf={settings}")
 
     def runtime(self, number: int) -> nodes.Node:
         """A node with its network and containerd."""
@@ -220,6 +237,7 @@ def main(programs: Path, state: Path, machine: str, ready: int) -> NoReturn:
     host.bridge(machine)
     made = {number: host.runtime(number) for number in nodes.NUMBERS}
     host.control_plane()
+    host.dns()
     for number, node in made.items():
         host.kubelet(node, number)
     with os.fdopen(ready, "w") as pipe:

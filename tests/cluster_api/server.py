@@ -69,6 +69,7 @@ class ApiServer:
             "--service-account-issuer=https://127.0.0.1",
             "--service-cluster-ip-range=10.96.0.0/16",
             "--authorization-mode=RBAC",
+            "--allow-privileged",
             "--disable-admission-plugins=ServiceAccount",  # nobody makes accounts
             f"--watch-cache={self._cached}",
         )

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+# Targets: agent, and netperf, which is the agent with netperf. To run it, uid 0
+# with CAP_BPF and CAP_PERFMON is enough, on a read-only root:
+#
+#   podman run --cap-drop ALL --cap-add BPF,PERFMON --read-only --network host …
+#
+# BCC and libbpf are the distribution's, so its python3 runs it all, in a venv of
+# the same Debian that sees them. `make image` builds both.
+
+FROM debian:trixie-slim AS base
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends python3 python3-bpfcc libbpf1 \
+ && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
+
+FROM base AS build
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends python3-pip python3-hatchling
+# A file of authorities, where the package index is behind one of your own.
+ARG PIP_CERT
+COPY requirements.lock /src/
+# Also what Debian has in another version, or for itself alone: the lock counts.
+RUN python3 -m venv --without-pip --system-site-packages /opt/bigtcp-agent \
+ && python3 -m pip --python /opt/bigtcp-agent/bin/python install --no-cache-dir \
+      --no-compile --ignore-installed --require-hashes -r /src/requirements.lock
+COPY . /src
+# Never compiled again: the root is read-only, and nothing needs to be compared.
+RUN python3 -m pip --python /opt/bigtcp-agent/bin/python install --no-cache-dir \
+      --no-compile --no-deps --no-build-isolation /src \
+ && find /opt/bigtcp-agent -type d -name tests -prune -exec rm -r {} + \
+ && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/bigtcp-agent
+
+FROM base AS agent
+COPY --from=build /opt/bigtcp-agent /opt/bigtcp-agent
+ENV PATH=/opt/bigtcp-agent/bin:/usr/sbin:/usr/bin
+ARG VERSION
+ARG REVISION
+LABEL org.opencontainers.image.title="bigtcp-agent" \
+      org.opencontainers.image.description="Is BIG TCP really on? Counts skb lengths in the kernel and says." \
+      org.opencontainers.image.licenses="Apache-2.0 AND (GPL-2.0-only OR BSD-2-Clause)" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.base.name="debian:trixie-slim"
+EXPOSE 19715
+# For Docker and Podman; Kubernetes has probes of its own. With another --listen,
+# or TLS, give a --health-cmd of yours.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s \
+  CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:19715/readyz', timeout=4)"]
+ENTRYPOINT ["bigtcp-agent"]
+CMD ["run"]
+
+FROM agent AS netperf
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends netperf \
+ && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
+
+# What a build without a target makes.
+FROM agent

@@ -1,0 +1,85 @@
+{{- define "bigtcp-agent.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* At most 40 characters: what comes behind it (-netperf-server, a CronJob's numbers) must fit into 63. */}}
+{{- define "bigtcp-agent.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "bigtcp-agent.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/name: {{ include "bigtcp-agent.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Of pods, by component: list ROOT COMPONENT. */}}
+{{- define "bigtcp-agent.selector" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ include "bigtcp-agent.name" $root }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{/* Without the chart's version, which alone is no reason to restart a pod. */}}
+{{- define "bigtcp-agent.podLabels" -}}
+{{- include "bigtcp-agent.selector" . }}
+{{- with (index . 0).Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "bigtcp-agent.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "bigtcp-agent.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* list ROOT IMAGE */}}
+{{- define "bigtcp-agent.image" -}}
+{{- $root := index . 0 -}}
+{{- $image := index . 1 -}}
+{{- with $image.registry }}{{ . }}/{{ end -}}
+{{- $image.repository -}}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ default $root.Chart.AppVersion $image.tag }}{{ end -}}
+{{- end -}}
+
+{{- define "bigtcp-agent.scheme" -}}
+{{- ternary "https" "http" (not (empty .Values.web.tls.secretName)) -}}
+{{- end -}}
+
+{{/* The Secret with the web config; empty: there is none. */}}
+{{- define "bigtcp-agent.webSecret" -}}
+{{- if .Values.web.existingSecret -}}
+{{- .Values.web.existingSecret -}}
+{{- else if or .Values.web.tls.secretName .Values.web.basicAuthUsers -}}
+{{- include "bigtcp-agent.fullname" . }}-web
+{{- end -}}
+{{- end -}}
+
+{{/* Of containers that need no right at all. */}}
+{{- define "bigtcp-agent.restricted" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+runAsUser: 65534
+runAsGroup: 65534
+capabilities:
+  drop: [ALL]
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}

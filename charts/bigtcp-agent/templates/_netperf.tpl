@@ -1,0 +1,110 @@
+{{/* What both ends have in common: list ROOT (server or client) */}}
+{{- define "bigtcp-agent.netperfPod" -}}
+{{- $root := index . 0 -}}
+{{- $end := index . 1 -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with $root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $end.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $end.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+volumes:
+  - name: tmp # netperf's logs
+    emptyDir:
+      medium: Memory
+      sizeLimit: 16Mi
+{{- end -}}
+
+{{- define "bigtcp-agent.netperfContainer" -}}
+image: {{ include "bigtcp-agent.image" (list . .Values.netperf.image) }}
+imagePullPolicy: {{ .Values.netperf.image.pullPolicy }}
+terminationMessagePolicy: FallbackToLogsOnError
+resources:
+  {{- toYaml .Values.netperf.resources | nindent 2 }}
+securityContext:
+  {{- include "bigtcp-agent.restricted" . | nindent 2 }}
+volumeMounts:
+  - name: tmp
+    mountPath: /tmp
+{{- end -}}
+
+{{/* The client, of a Job or of a CronJob. */}}
+{{- define "bigtcp-agent.netperfJob" -}}
+{{- $netperf := .Values.netperf -}}
+{{- $server := printf "%s-netperf-server.%s.svc:%d" (include "bigtcp-agent.fullname" .) .Release.Namespace (int $netperf.server.port) -}}
+{{- $agent := printf "%s://$(HOST_IP):%d" (include "bigtcp-agent.scheme" .) (int .Values.agent.port) -}}
+backoffLimit: 2
+# Twice the time that a run of all takes.
+activeDeadlineSeconds: {{ add 300 (mul 2 (add (mul 2 $netperf.repeats $netperf.seconds) $netperf.hold)) }}
+template:
+  metadata:
+    labels:
+      {{- include "bigtcp-agent.podLabels" (list . "netperf-client") | nindent 6 }}
+  spec:
+    {{- include "bigtcp-agent.netperfPod" (list . $netperf.client) | nindent 4 }}
+    restartPolicy: Never
+    {{- if not $netperf.server.host }}
+    affinity:
+      podAntiAffinity:
+        requiredDuringSchedulingIgnoredDuringExecution:
+          - topologyKey: kubernetes.io/hostname
+            labelSelector:
+              matchLabels:
+                {{- include "bigtcp-agent.selector" (list . "netperf-server") | nindent 16 }}
+    initContainers:
+      - name: wait-for-server
+        {{- include "bigtcp-agent.netperfContainer" . | nindent 8 }}
+        command:
+          - python
+          - -c
+          - |
+            import socket, sys, time
+            server = sys.argv[1], int(sys.argv[2])
+            deadline = time.monotonic() + 180
+            while True:
+                try:
+                    socket.create_connection(server, 2).close()
+                    break
+                except OSError as err:
+                    if time.monotonic() > deadline:
+                        sys.exit(f"no netserver at {server}: {err}")
+                    time.sleep(1)
+          - {{ printf "%s-netperf-server.%s.svc" (include "bigtcp-agent.fullname" .) .Release.Namespace }}
+          - {{ int $netperf.server.port | quote }}
+    {{- end }}
+    containers:
+      - name: netperf
+        {{- include "bigtcp-agent.netperfContainer" . | nindent 8 }}
+        args:
+          - netperf
+          - --server={{ default $server $netperf.server.host }}
+          - --family={{ $netperf.family }}
+          - -r
+          - {{ $netperf.message | quote }}
+          - -l
+          - {{ int $netperf.seconds | quote }}
+          - --repeats={{ int $netperf.repeats }}
+          - --url={{ default $agent $netperf.agentURL }}
+          - --listen=:{{ int $netperf.port }}
+          - --hold={{ int $netperf.hold }}
+          - --output=json
+          {{- with $netperf.extraArgs }}
+          {{- toYaml . | nindent 10 }}
+          {{- end }}
+        env:
+          - name: HOST_IP
+            valueFrom:
+              fieldRef:
+                fieldPath: status.hostIP
+        ports:
+          - name: metrics
+            containerPort: {{ $netperf.port }}
+{{- end -}}

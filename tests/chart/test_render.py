@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Helm makes of the chart: every ci values file, by both Helms, and its README."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from agent import __version__, settings
+from tests.chart import helm
+from tests.cluster.cluster import CACHE
+
+BY_NAME = {path.name.removesuffix("-values.yaml"): path for path in helm.VALUES}
+
+
+@pytest.mark.parametrize("version", helm.VERSIONS)
+@pytest.mark.parametrize("name", [None, *BY_NAME])
+def test_lint(name: str | None, version: str) -> None:
+    flags = [f"--values={BY_NAME[name]}"] if name else []
+    done = helm.lint(*flags, version=version)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[WARNING]" not in done.stdout
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_both_helms_make_the_same(name: str) -> None:
+    flag = f"--values={BY_NAME[name]}"
+    ours = [helm.template(flag, version=version) for version in helm.VERSIONS]
+    assert ours[0] == ours[1]
+    assert len(ours[0]) > 2
+
+
+def test_chart_and_agent_are_of_one_version() -> None:
+    chart = yaml.safe_load((helm.CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == __version__
+
+
+def test_the_readme_is_what_helm_docs_writes(tmp_path: Path) -> None:
+    copy = tmp_path / "bigtcp-agent"
+    copy.mkdir()
+    for name in ("Chart.yaml", "values.yaml", "README.md.gotmpl"):
+        (copy / name).write_bytes((helm.CHART / name).read_bytes())
+    subprocess.run(
+        [CACHE / "bin/helm-docs", "--sort-values-order=file", "--log-level=warn"],
+        cwd=copy,
+        check=True,
+    )
+    written = (copy / "README.md").read_text()
+    assert (helm.CHART / "README.md").read_text() == written, "run `make chart-docs`"
+
+
+def test_what_is_said_twice_is_the_same() -> None:
+    """Values and the agent's own defaults; in the environment of a pod."""
+    said = helm.environment(helm.one(helm.template(), "DaemonSet"))
+    assert said == {
+        "BIGTCP_LISTEN": settings.DEFAULT_LISTEN,
+        "BIGTCP_HOOKS": settings.DEFAULT_HOOKS,
+        "BIGTCP_INTERFACES": settings.DEFAULT_INTERFACES,
+        "BIGTCP_MAX_INTERFACES": str(settings.DEFAULT_MAX_INTERFACES),
+        "BIGTCP_MAX_PODS": "0",
+        "BIGTCP_LOG_FORMAT": "auto",
+        "BIGTCP_CILIUM_SOCKET": settings.CILIUM_SOCKET,
+        "BIGTCP_CILIUM_NAMESPACE": "kube-system",
+        "BIGTCP_CILIUM_CONFIG_MAP": "cilium-config",
+    }
+
+
+def test_rights_of_the_container() -> None:
+    daemon = helm.one(helm.template(), "DaemonSet")
+    spec = daemon["spec"]["template"]["spec"]
+    assert spec["hostNetwork"] is True
+    assert not {"hostPID", "hostIPC"} & set(spec)
+    assert helm.container(daemon)["securityContext"] == {
+        "runAsUser": 0,
+        "readOnlyRootFilesystem": True,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"], "add": ["BPF", "PERFMON"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    mounts = helm.container(daemon)["volumeMounts"]
+    assert [mount["mountPath"] for mount in mounts] == ["/var/run/cilium"]
+    assert mounts[0]["readOnly"] is True
+    privileged = helm.template("--set=securityContext.privileged=true")
+    context = helm.container(helm.one(privileged, "DaemonSet"))["securityContext"]
+    assert context == {
+        "runAsUser": 0,
+        "readOnlyRootFilesystem": True,
+        "privileged": True,
+    }
+
+
+def rules(*flags: str) -> dict[str, list[helm.Object]]:
+    objects = helm.template(*flags)
+    return {
+        each["kind"]: each["rules"]
+        for each in objects
+        if each["kind"] in ("Role", "ClusterRole")
+    }
+
+
+def test_rbac() -> None:
+    role = [
+        {
+            "apiGroups": [""],
+            "resources": ["configmaps"],
+            "resourceNames": ["cilium-config"],
+            "verbs": ["get", "list", "watch"],
+        },
+        {
+            "apiGroups": ["cilium.io"],
+            "resources": ["ciliumnodeconfigs"],
+            "verbs": ["get", "list", "watch"],
+        },
+    ]
+    node = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}
+    pods = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}
+    assert rules() == {"Role": role, "ClusterRole": [node]}
+    watching = rules("--set=kubernetes.watchPods=true")
+    assert watching == {"Role": role, "ClusterRole": [node, pods]}
+    assert rules("--set=kubernetes.enabled=false") == {}
+    assert rules("--set=rbac.create=false") == {}
+    without = helm.template("--set=kubernetes.enabled=false")
+    spec = helm.one(without, "DaemonSet")["spec"]["template"]["spec"]
+    assert spec["automountServiceAccountToken"] is False
+
+
+def test_bindings_give_the_roles_to_the_account_of_the_pods() -> None:
+    objects = helm.template("--set=serviceAccount.name=me,cilium.namespace=cilium")
+    account = {"kind": "ServiceAccount", "name": "me", "namespace": "agents"}
+    for kind in ("Role", "ClusterRole"):
+        binding = helm.one(objects, f"{kind}Binding")
+        assert binding["roleRef"]["name"] == helm.one(objects, kind)["metadata"]["name"]
+        assert binding["subjects"] == [account]
+    assert helm.one(objects, "Role")["metadata"]["namespace"] == "cilium"
+    assert helm.one(objects, "RoleBinding")["metadata"]["namespace"] == "cilium"
+    daemon = helm.one(objects, "DaemonSet")
+    assert daemon["spec"]["template"]["spec"]["serviceAccountName"] == "me"
+
+
+def test_single_pods_need_honor_labels() -> None:
+    flags = ("--set=serviceMonitor.enabled=true",)
+    for most, honours in ((0, False), (128, True)):
+        objects = helm.template(*flags, f"--set=agent.maxPods={most}")
+        (endpoint,) = helm.one(objects, "ServiceMonitor")["spec"]["endpoints"]
+        assert endpoint["honorLabels"] is honours
+        relabeling = endpoint["relabelings"][0]
+        assert relabeling["targetLabel"] == "node"
+
+
+def test_the_monitor_selects_the_services_that_there_are() -> None:
+    objects = helm.template(
+        "--set=serviceMonitor.enabled=true,netperf.enabled=true", "--set=nameOverride=a"
+    )
+    monitor = helm.one(objects, "ServiceMonitor")["spec"]
+    wanted = monitor["selector"]["matchLabels"].items()
+    ports = {
+        port["name"]
+        for each in objects
+        if each["kind"] == "Service" and wanted <= each["metadata"]["labels"].items()
+        for port in each["spec"]["ports"]
+    }
+    assert {endpoint["port"] for endpoint in monitor["endpoints"]} <= ports
+    for each in objects:
+        if each["kind"] == "Service":
+            assert each["metadata"].get("annotations") is None
+
+
+def test_every_selector_finds_the_pods_it_means() -> None:
+    objects = helm.template("--set=netperf.enabled=true")
+    pods = {
+        each["metadata"]["name"]: each["spec"]["template"]["metadata"]["labels"].items()
+        for each in objects
+        if each["kind"] in ("DaemonSet", "Deployment", "Job")
+    }
+    found = {
+        each["metadata"]["name"]: [
+            name
+            for name, labels in pods.items()
+            if each["spec"]["selector"].items() <= labels
+        ]
+        for each in objects
+        if each["kind"] == "Service"
+    }
+    assert found == {
+        "try-bigtcp-agent": ["try-bigtcp-agent"],
+        "try-bigtcp-agent-netperf": ["try-bigtcp-agent-netperf-1"],
+        "try-bigtcp-agent-netperf-server": ["try-bigtcp-agent-netperf-server"],
+    }
+    job = helm.one(objects, "Job")["spec"]["template"]["spec"]
+    affinity = job["affinity"]["podAntiAffinity"]
+    (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]
+    apart = term["labelSelector"]["matchLabels"].items()
+    assert [name for name, labels in pods.items() if apart <= labels] == [
+        "try-bigtcp-agent-netperf-server"
+    ]
+
+
+def test_netperf_is_off_and_needs_no_right() -> None:
+    kinds = {each["kind"] for each in helm.template()}
+    assert not kinds & {"Job", "CronJob", "Deployment"}
+    objects = helm.template("--set=netperf.enabled=true")
+    for kind in ("Job", "Deployment"):
+        context = helm.container(helm.one(objects, kind))["securityContext"]
+        assert context["runAsNonRoot"] is True
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert context["readOnlyRootFilesystem"] is True
+
+
+def test_the_web_config_is_the_agents(tmp_path: Path) -> None:
+    """What the chart writes is what the agent reads."""
+    from agent.views.webconfig import read
+
+    flag = f"--values={BY_NAME['secured']}"
+    objects = helm.template(flag)
+    (text,) = helm.one(objects, "Secret")["stringData"].values()
+    (tmp_path / "web.yaml").write_text(text)
+    found = read(str(tmp_path / "web.yaml"))
+    assert found.tls
+    mounts = {
+        mount["name"]: mount["mountPath"]
+        for mount in helm.container(helm.one(objects, "DaemonSet"))["volumeMounts"]
+    }
+    assert found.tls.files == tuple(
+        f"{mounts['tls']}/{name}" for name in ("tls.crt", "tls.key", "ca.crt")
+    )
+    assert list(found.users) == ["prometheus"]
+    daemon = helm.one(objects, "DaemonSet")
+    path = helm.environment(daemon)["BIGTCP_WEB_CONFIG"]
+    assert path == f"{mounts['web']}/web-config.yaml"
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert helm.container(daemon)[probe]["httpGet"]["scheme"] == "HTTPS"
+
+
+def test_dashboards_and_rules_come_as_they_are(tmp_path: Path) -> None:
+    """With the braces of Grafana and Prometheus, which are Helm's, too."""
+    copy = tmp_path / "chart"
+    subprocess.run(["cp", "-r", str(helm.CHART), str(copy)], check=True)
+    dashboard = {"title": "{{ .Values.x }}", "legend": '{{interface}} ü \\ "'}
+    (copy / "dashboards").mkdir(exist_ok=True)
+    (copy / "dashboards/of-a-test.json").write_text(json.dumps(dashboard, indent=1))
+    group = {
+        "name": "of-a-test",
+        "rules": [
+            {
+                "alert": "A",
+                "expr": "up == 0",
+                "annotations": {"summary": "{{ $labels.node }} is {{ $value }}"},
+            }
+        ],
+    }
+    (copy / "rules").mkdir(exist_ok=True)
+    (copy / "rules/of-a-test.yaml").write_text(yaml.safe_dump({"groups": [group]}))
+    done = helm.run(
+        *("helm4", "template", "try", str(copy), "--kube-version=1.34.4"),
+        "--set=dashboards.enabled=true,prometheusRule.enabled=true",
+    )
+    assert done.returncode == 0, done.stderr
+    objects = [found for found in yaml.safe_load_all(done.stdout) if found]
+    config = helm.one(objects, "ConfigMap", "try-bigtcp-agent-of-a-test")
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(config["data"]["bigtcp-agent-of-a-test.json"]) == dashboard
+    groups = helm.one(objects, "PrometheusRule")["spec"]["groups"]
+    assert [each for each in groups if each["name"] == "of-a-test"] == [group]
+
+
+def test_names_stay_short_enough(tmp_path: Path) -> None:
+    long = tmp_path / "long.yaml"
+    long.write_text(f"fullnameOverride: {'a' * 60}\nnetperf: {{enabled: true}}\n")
+    for schedule in ("", "1 * * * *"):
+        flags = (f"--values={long}", f"--set=netperf.schedule={schedule}")
+        for each in helm.template(*flags):
+            most = 52 if each["kind"] == "CronJob" else 63
+            assert len(each["metadata"]["name"]) <= most

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Values that nobody can mean are refused before anything is installed."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.chart import helm
+
+REFUSED = [
+    ("imag.tag=1", "imag"),
+    ("agent.prot=1", "prot"),
+    ("agent.port=0", "/agent/port"),
+    ("agent.port=70000", "/agent/port"),
+    ("agent.port=http", "/agent/port"),
+    ("agent.hooks={net_dev_xmit}", "/agent/hooks/0"),
+    ("agent.hooks={}", "/agent/hooks"),
+    ("agent.interfaces={!}", "/agent/interfaces/0"),
+    ("agent.interfaces={eth0\\,eth1}", "/agent/interfaces/0"),
+    ("agent.maxPods=1001", "/agent/maxPods"),
+    ("agent.maxInterfaces=-1", "/agent/maxInterfaces"),
+    ("agent.logFormat=xml", "/agent/logFormat"),
+    ("cilium.runDirectory=run", "/cilium/runDirectory"),
+    ("cilium.configMap=", "/cilium/configMap"),
+    ("kubernetes.watchpods=true", "watchpods"),
+    ("securityContext.privileged=yes", "/securityContext/privileged"),
+    ("securityContext.capabilities.add={SYS_ADMIN}", "capabilities"),
+    ("image.digest=sha256:1", "/image/digest"),
+    ("image.pullPolicy=always", "/image/pullPolicy"),
+    ("resources.limit.memory=1Gi", "limit"),
+    ("updateStrategy.type=Recreate", "/updateStrategy/type"),
+    ("web.basicAuthUsers.me=secret", "/web/basicAuthUsers/me"),
+    ("web.tls.minVersion=TLS10", "/web/tls/minVersion"),
+    ("web.tls.clientAuthType=RequireAnyClientCert", "/web/tls/clientAuthType"),
+    ("serviceMonitor.interval=30", "/serviceMonitor/interval"),
+    ("serviceMonitor.interval=soon", "/serviceMonitor/interval"),
+    ("dashboards.label=", "/dashboards/label"),
+    ("netperf.seconds=0", "/netperf/seconds"),
+    ("netperf.message=80000", "/netperf/message"),
+    ("netperf.family=ipv5", "/netperf/family"),
+]
+
+
+@pytest.mark.parametrize("version", helm.VERSIONS)
+@pytest.mark.parametrize(("wrong", "where"), REFUSED)
+def test_refused(wrong: str, where: str, version: str) -> None:
+    done = helm.run(
+        *(version, "template", "try", str(helm.CHART), "--kube-version=1.34.4"),
+        f"--set={wrong}",
+    )
+    assert done.returncode != 0
+    assert "values don't meet the specifications of the schema" in done.stderr
+    assert where in done.stderr
+
+
+def test_every_object_is_closed_or_kubernetes_own() -> None:
+    """A typo is found wherever the chart, not Kubernetes, says what is known."""
+    schema = json.loads((helm.CHART / "values.schema.json").read_text())
+    closed = 0
+
+    def known(part: dict[str, Any], path: str) -> None:
+        nonlocal closed
+        if "properties" in part:
+            closed += 1
+            assert part["additionalProperties"] is False, path
+            for key, each in part["properties"].items():
+                known(each, f"{path}.{key}")
+
+    known(schema, "")
+    assert closed > 20
+
+
+def test_a_chart_that_depends_on_this_one() -> None:
+    """Helm gives `global`, and a condition may be among the values."""
+    assert helm.template("--set=global.registry=x,enabled=true")

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prometheus on a node: it finds its targets through the Kubernetes API, by the
+annotations that the chart gives its services.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.cluster import CACHE, Cluster
+from tests.views.test_prometheus import Prometheus
+
+_WANTED = "__meta_kubernetes_service_annotation_prometheus_io_scrape"
+
+
+def _config(kubeconfig: Path) -> dict[str, Any]:
+    def relabel(source: str, target: str) -> dict[str, Any]:
+        return {"source_labels": [source], "target_label": target}
+
+    discovered = {
+        "job_name": "kubernetes",
+        "kubernetes_sd_configs": [
+            {"role": "endpoints", "kubeconfig_file": str(kubeconfig)}
+        ],
+        "relabel_configs": [
+            {
+                "source_labels": [_WANTED],
+                "regex": "true",
+                "action": "keep",
+            },
+            relabel("__meta_kubernetes_pod_node_name", "node"),
+            relabel("__meta_kubernetes_service_label_app_kubernetes_io_name", "job"),
+            relabel("__meta_kubernetes_service_name", "service"),
+        ],
+    }
+    pace = {"scrape_interval": "1s", "scrape_timeout": "1s"}
+    return {"global": pace, "scrape_configs": [discovered]}
+
+
+@contextlib.contextmanager
+def prometheus(cluster: Cluster, folder: Path) -> Iterator[Prometheus]:
+    """On node1, from where all nodes and pods are reached."""
+    node = cluster.nodes[0]
+    (folder / "prometheus.yml").write_text(json.dumps(_config(cluster.kubeconfig)))
+    flags = (
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/data",
+        "--web.listen-address=127.0.0.1:9090",
+    )
+    process = node.start(str(CACHE / "bin/prometheus"), *flags)
+    try:
+        yield Prometheus(node)
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real server with a web config: TLS, passwords, client certificates, rotation."""
+
+import base64
+import contextlib
+import os
+import socket
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import bcrypt
+import pytest
+import structlog
+
+from agent.errors import BadValueError
+from agent.settings import Address
+from agent.views.guard import Guard
+from agent.views.web import Server
+from tests.process import free_port
+from tests.views import pki
+
+TLS = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
+
+
+def hashed(password: str) -> str:
+    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
+
+
+def app(_: dict[str, str], start: Callable[..., object]) -> list[bytes]:
+    start("200 OK", [("Content-Type", "text/plain")])
+    return [b"served"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    pki.authority(tmp_path)
+    pki.certificate(tmp_path, "server")
+    return tmp_path
+
+
+@contextlib.contextmanager
+def served(folder: Path, text: str) -> Iterator[int]:
+    """The port of a server with this web config."""
+    (folder / "web.yaml").write_text(text)
+    port = free_port()
+    gate = Guard(str(folder / "web.yaml"))
+    with Server(Address("127.0.0.1", port), gate) as server, server.serving(app):
+        yield port
+
+
+def trusting(folder: Path, client: str = "") -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=folder / "ca.crt")
+    if client:
+        context.load_cert_chain(folder / f"{client}.crt", folder / f"{client}.key")
+    return context
+
+
+def status(
+    url: str,
+    context: ssl.SSLContext | None = None,
+    login: str = "",
+    method: str = "GET",
+) -> int:
+    headers = {}
+    if login:
+        headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+    request = urllib.request.Request(url, headers=headers, method=method)  # noqa: S310
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}),
+        *([urllib.request.HTTPSHandler(context=context)] if context else []),
+    )
+    try:
+        with opener.open(request, timeout=5) as answer:
+            assert answer.read() == (b"" if method == "HEAD" else b"served")
+            return int(answer.status)
+    except urllib.error.HTTPError as err:
+        with err:
+            asks = "WWW-Authenticate" in err.headers
+            return err.code if asks == (err.code == 401) else 0
+
+
+def test_tls(folder: Path) -> None:
+    with served(folder, TLS) as port:
+        context = trusting(folder)
+        assert status(f"https://localhost:{port}/metrics", context) == 200
+        stranger = ssl.create_default_context()
+        with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
+            status(f"https://localhost:{port}/metrics", stranger)
+
+
+def test_old_tls_is_refused(folder: Path) -> None:
+    with served(folder, TLS + "  min_version: TLS13\n") as port:
+        context = trusting(folder)
+        assert status(f"https://localhost:{port}/", context) == 200
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        with pytest.raises(urllib.error.URLError, match="PROTOCOL_VERSION"):
+            status(f"https://localhost:{port}/", context)
+
+
+def test_who_speaks_no_tls_neither_stops_nor_fills_the_log(folder: Path) -> None:
+    """One is silent in the handshake, one speaks HTTP; others are served meanwhile."""
+    with (
+        structlog.testing.capture_logs() as logs,
+        served(folder, TLS) as port,
+        socket.create_connection(("127.0.0.1", port)),
+    ):
+        with pytest.raises(OSError):  # noqa: PT011  closed, or reset
+            status(f"http://localhost:{port}/")
+        assert status(f"https://localhost:{port}/", trusting(folder)) == 200
+    assert logs == []
+
+
+def test_passwords(folder: Path) -> None:
+    users = (
+        f"basic_auth_users: {{prometheus: {hashed('right')}, pröm: {hashed('ü:b')}}}"
+    )
+    with served(folder, users) as port:
+        url = f"http://localhost:{port}/metrics"
+        assert status(url) == 401
+        assert status(url, method="HEAD") == 401
+        for wrong in (
+            *("prometheus:wrong", "prometheus:", "prometheus", "nobody:right", ":"),
+            *("prometheus:" + "x" * 100, "prometheus:right\0"),
+        ):
+            assert status(url, login=wrong) == 401, wrong
+        for _ in range(2):  # the second time by heart
+            assert status(url, login="prometheus:right") == 200
+            assert status(url, login="prometheus:wrong") == 401
+        assert status(url, login="pröm:ü:b") == 200
+        assert status(url, login="pröm:ü:b", method="HEAD") == 200
+
+
+@pytest.mark.parametrize("header", ["Bearer x", "Basic", "Basic ????", "Basic /w=="])
+def test_a_header_that_is_no_login(folder: Path, header: str) -> None:
+    with served(folder, f"basic_auth_users: {{me: {hashed('right')}}}") as port:
+        url = f"http://localhost:{port}/"
+        request = urllib.request.Request(url, headers={"Authorization": header})
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=5)  # noqa: S310  ours
+        assert caught.value.code == 401
+        caught.value.close()
+
+
+def test_hashes_of_other_programs(folder: Path) -> None:
+    """htpasswd writes $2y$."""
+    from tests.views.test_webconfig import HASH
+
+    with served(folder, f"basic_auth_users: {{me: {HASH}}}") as port:
+        assert status(f"http://localhost:{port}/", login="me:secret") == 200
+        assert status(f"http://localhost:{port}/", login="me:wrong") == 401
+
+
+def test_a_known_password_costs_nothing_and_an_unknown_name_as_much(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashes: list[bytes] = []
+    real = bcrypt.checkpw
+
+    def counted(password: bytes, expected: bytes) -> bool:
+        hashes.append(expected)
+        return real(password, expected)
+
+    monkeypatch.setattr("agent.views.guard.bcrypt.checkpw", counted)
+    with served(folder, f"basic_auth_users: {{me: {hashed('right')}}}") as port:
+        url = f"http://localhost:{port}/"
+        for _ in range(3):
+            assert status(url, login="me:right") == 200
+        assert len(hashes) == 1
+        assert status(url, login="nobody:right") == 401
+        assert len(hashes) == 2
+
+
+def test_probes_need_no_password(folder: Path) -> None:
+    users = f"basic_auth_users: {{me: {hashed('right')}}}"
+    with served(folder, TLS + users) as port:
+        for path, code in (("livez", 200), ("readyz", 200), ("livez/..", 401)):
+            url = f"https://localhost:{port}/{path}"
+            assert status(url, trusting(folder)) == code
+
+
+def test_client_certificates(folder: Path) -> None:
+    """Asked of all but the probes; one of another authority ends the handshake."""
+    pki.certificate(folder, "client")
+    pki.authority(folder, "other")
+    pki.certificate(folder, "stranger", ca="other")
+    wanted = (
+        "  client_ca_file: ca.crt\n  client_auth_type: RequireAndVerifyClientCert\n"
+    )
+    with served(folder, TLS + wanted) as port:
+        url = f"https://localhost:{port}"
+        assert status(f"{url}/metrics", trusting(folder, "client")) == 200
+        assert status(f"{url}/metrics", trusting(folder)) == 403
+        assert status(f"{url}/readyz", trusting(folder)) == 200
+        with pytest.raises(OSError):  # noqa: PT011  told in the handshake, or after
+            status(f"{url}/readyz", trusting(folder, "stranger"))
+    given = wanted.replace("RequireAndVerifyClientCert", "VerifyClientCertIfGiven")
+    with served(folder, TLS + given) as port:
+        url = f"https://localhost:{port}/metrics"
+        assert status(url, trusting(folder, "client")) == 200
+        assert status(url, trusting(folder)) == 200
+        with pytest.raises(OSError):  # noqa: PT011  as above
+            status(url, trusting(folder, "stranger"))
+
+
+def shown(port: int, folder: Path) -> str:
+    """The certificate that a client sees."""
+    with socket.create_connection(("localhost", port), timeout=5) as plain:
+        context = trusting(folder)
+        with context.wrap_socket(plain, server_hostname="localhost") as encrypted:
+            return ssl.DER_cert_to_PEM_cert(
+                encrypted.getpeercert(binary_form=True) or b""
+            )
+
+
+def test_a_rotated_certificate_serves_the_next_connection(tmp_path: Path) -> None:
+    """As Kubernetes rotates a Secret: a symbolic link gets another target."""
+    pki.authority(tmp_path)
+    for each in ("old", "new"):
+        (tmp_path / each).mkdir()
+        for file in ("ca.crt", "ca.key"):
+            (tmp_path / each / file).symlink_to(tmp_path / file)
+        pki.certificate(tmp_path / each, "server")
+    (tmp_path / "data").symlink_to("old")
+    text = TLS.replace("server.", "data/server.")
+    with structlog.testing.capture_logs() as logs, served(tmp_path, text) as port:
+        assert shown(port, tmp_path) == (tmp_path / "old/server.crt").read_text()
+        (tmp_path / "next").symlink_to("new")
+        os.replace(tmp_path / "next", tmp_path / "data")
+        assert shown(port, tmp_path) == (tmp_path / "new/server.crt").read_text()
+    assert [entry["event"] for entry in logs] == ["web config renewed"]
+
+
+def test_a_broken_renewal_keeps_what_was_good_and_says_so_once(folder: Path) -> None:
+    (folder / "good.crt").write_bytes((folder / "server.crt").read_bytes())
+    good = TLS + f"basic_auth_users: {{me: {hashed('right')}}}\n"
+    with structlog.testing.capture_logs() as logs, served(folder, good) as port:
+        url, context = f"https://localhost:{port}/", trusting(folder)
+
+        def serves(login: str) -> bool:
+            return status(url, context, login) == 200
+
+        for broken in ("tls_server_config: [", good + "x: y\n", "basic_auth_users: {}"):
+            (folder / "web.yaml").write_text(broken)
+            assert serves("me:right")
+            assert not serves("me:wrong")
+        (folder / "web.yaml").write_text(good.replace("server.crt", "none.crt"))
+        assert serves("me:right")
+        errors = [entry["error"] for entry in logs]
+        assert len(errors) == 4
+        assert "cannot be switched on or off" in errors[2]
+        assert "none.crt" in errors[3]
+        assert "no such file" in errors[3]
+        # What was missing comes: no other file has changed.
+        os.replace(folder / "good.crt", folder / "none.crt")
+        assert serves("me:right")
+        assert logs[-1]["event"] == "web config renewed"
+        changed = good.replace(good.split("me: ")[1], hashed("other") + "}\n")
+        (folder / "web.yaml").write_text(changed)
+        assert serves("me:other")
+        assert not serves("me:right")
+
+
+def test_certificates_that_cannot_be_used(folder: Path) -> None:
+    pki.certificate(folder, "another")
+    (folder / "empty.crt").write_text("")
+    path = folder / "web.yaml"
+    for crt, key, why in (
+        ("none.crt", "server.key", "no such file or directory"),
+        ("server.crt", "another.key", "key values mismatch"),
+        ("empty.crt", "server.key", "cannot be used"),
+    ):
+        path.write_text(f"tls_server_config: {{cert_file: {crt}, key_file: {key}}}")
+        with pytest.raises(BadValueError) as caught:
+            Guard(str(path))
+        assert why in caught.value.message
+        assert "\n" not in caught.value.message
+
+
+def test_an_encrypted_key_is_refused_and_nobody_is_asked(folder: Path) -> None:
+    import subprocess
+
+    subprocess.run(
+        [
+            *("openssl", "pkcs8", "-topk8", "-passout", "pass:x"),
+            *("-in", folder / "server.key", "-out", folder / "locked.key"),
+        ],
+        check=True,
+    )
+    path = folder / "web.yaml"
+    path.write_text(TLS.replace("server.key", "locked.key"))
+    begun = time.monotonic()
+    with pytest.raises(BadValueError, match="cannot be used"):
+        Guard(str(path))
+    assert time.monotonic() - begun < 5
