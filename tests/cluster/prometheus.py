@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.cluster import CACHE, Cluster
-from tests.views.test_prometheus import Prometheus
+from tests.prometheus import Prometheus
 
 _WANTED = "__meta_kubernetes_service_annotation_prometheus_io_scrape"
 
