@@ -128,6 +128,7 @@ def _surroundings(
         runtime=lambda: read_runtime_config(file),
         ip6_too_big=ip6_in_too_big_errors,
         kernel=platform.release(),
+        node=where.node or platform.node(),
     )
     if not where.node:
         return around

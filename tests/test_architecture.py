@@ -24,13 +24,15 @@ MAY = {
     "inquiry": {"node", "views", "snapshot", "settings", "logs"},
     "witness": {"inquiry", "snapshot"},
     "measurement": {"witness", "lab", "kernel", "record", "snapshot"},
+    "watching": {"inquiry", "record", "snapshot", "views"},
     "commands": {
         *("commands", "node", "inquiry", "snapshot", "views", "lab", "record"),
-        *("settings", "logs", "measurement", "witness"),
+        *("settings", "logs", "measurement", "witness", "watching"),
     },
     "cli": {"commands"},
 }
 COMMANDS = [file.stem for file in (AGENT / "commands").glob("*.py")]
+SCREEN = ("app", "keys", "lines", "table")  # of top; the rest of it needs no textual
 ONLY = {
     "bcc": {"kernel/loader.py"},
     "numpy": {"kernel/probes.py", "kernel/tables.py"},
@@ -41,6 +43,8 @@ ONLY = {
     "urllib3": {"cluster/kube.py"},
     "yaml": {"cluster/kube.py", "views/webconfig.py"},
     "bcrypt": {"views/guard.py"},
+    "textual": {f"views/top/{name}.py" for name in SCREEN},
+    "rich": {"views/top/lines.py"},
     "click": {"cli.py", *(f"commands/{name}.py" for name in COMMANDS)},
 }
 

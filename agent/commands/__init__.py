@@ -9,6 +9,7 @@ from agent.commands.compare import compare
 from agent.commands.demo import demo
 from agent.commands.netperf import netperf
 from agent.commands.run import run
+from agent.commands.top import top
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,5 +25,5 @@ def cli(*, verbose: bool) -> None:
     """Is BIG TCP really on? Count the packets above 64 KiB and see."""
 
 
-for _command in (run, check, demo, netperf, compare):
+for _command in (run, check, top, demo, netperf, compare):
     cli.add_command(_command)

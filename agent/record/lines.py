@@ -5,6 +5,7 @@ The first line is a header, each other one a picture of /api/snapshot. A record
 whose writer was killed ends in the middle of a line: the rest of it is good.
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -44,7 +45,9 @@ class Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        # What could not be written, `add` has told.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def add(self, picture: Mapping[str, Any]) -> None:
         """Append a picture; OSError where it cannot be written."""

@@ -63,7 +63,7 @@ class Collector:
         self._runtime = Remembered("cilium_runtime", around.runtime, wall)
         self._cluster = around.cluster
         self._ip6_too_big = Remembered("snmp6", around.ip6_too_big, wall)
-        self._kernel = around.kernel
+        self._node, self._kernel = around.node, around.kernel
         self._lately = Lately()
         self._covered = Covered()
         self._own_netns = own_netns
@@ -143,6 +143,7 @@ class Collector:
             coverage=self._covered.since_first(devices, links, self._probes.attached),
             pods_received=reading.pods_received,
             pods_gone=reading.pods_gone,
+            node=self._node,
             kernel=self._kernel,
             shown=frozenset(self._naming.shown),
             recent=recent,

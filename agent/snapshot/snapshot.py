@@ -75,10 +75,10 @@ class Snapshot:
     `retired` holds the counts of devices that are gone: per scope they stay
     in every sum. `attached` says of each hook that was asked for whether it is.
     `pods_received` and `pods_gone` are the reading's.
-    `kernel` is the running release, `shown` the names of the devices that stand
-    alone in metrics. `applied`, `runtime` and `cluster` are None where there is no
-    Cilium agent, no file of it, no API server; of each source that is not up
-    `problems` says why.
+    `node` is the host name, `kernel` the running release, `shown` the names of the
+    devices that stand alone in metrics. `applied`, `runtime` and `cluster` are None
+    where there is no Cilium agent, no file of it, no API server; of each source that
+    is not up `problems` says why.
     """
 
     taken: float
@@ -94,6 +94,7 @@ class Snapshot:
     coverage: dict[tuple[str, str], Coverage] = field(default_factory=dict)
     pods_received: dict[tuple[int, Family], Lengths] = field(default_factory=dict)
     pods_gone: dict[Family, Lengths] = field(default_factory=dict)
+    node: str = ""
     kernel: str = ""
     shown: frozenset[str] = frozenset()
     recent: Recent = field(default_factory=lambda: Recent(0, {}, 0))

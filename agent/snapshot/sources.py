@@ -97,6 +97,7 @@ class Surroundings:
     cluster: Callable[[], ClusterState | None] = lambda: None
     ip6_too_big: Callable[[], int] = lambda: 0
     kernel: str = ""  # its release
+    node: str = ""  # its host name
     naming: Naming = field(default_factory=Naming)
 
 

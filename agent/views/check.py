@@ -75,12 +75,13 @@ def _devices(picture: dict[str, Any]) -> list[str]:
     return table(rows)
 
 
-def _finding(finding: dict[str, Any]) -> list[str]:
+def finding_lines(finding: dict[str, Any], width: int = _WIDTH) -> list[str]:
+    """A finding of at most `width` columns: what was seen, why, what to do."""
     families = ", ".join(finding["families"])
     indent = "    "
     lines = textwrap.wrap(
         f"{finding['id']} {finding['severity']} ({families}): {finding['seen']}",
-        _WIDTH,
+        width,
         subsequent_indent=indent,
         break_on_hyphens=False,
     )
@@ -92,7 +93,7 @@ def _finding(finding: dict[str, Any]) -> list[str]:
         if text:
             lines += textwrap.wrap(
                 f"{label}: {text}",
-                _WIDTH,
+                width,
                 initial_indent=indent,
                 subsequent_indent=indent,
                 break_on_hyphens=False,
@@ -115,7 +116,7 @@ def check_text(picture: dict[str, Any], who: str) -> str:
         "",
     ]
     for finding in picture["findings"]:
-        lines += [*_finding(finding), ""]
+        lines += [*finding_lines(finding), ""]
     if not picture["findings"]:
         lines += ["nothing is wrong as far as this node can see", ""]
     lines += _devices(picture)

@@ -24,6 +24,7 @@ def picture(snapshot: Snapshot) -> dict[str, Any]:
         "taken": snapshot.taken,
         "started": snapshot.started,
         "uptime": snapshot.uptime,
+        "node": snapshot.node,
         "kernel": snapshot.kernel,
         "families": {
             family: {

@@ -5,6 +5,7 @@ import json
 
 from agent.snapshot.collector import Collector
 from agent.snapshot.model import DeviceId, Hook
+from agent.snapshot.sources import Surroundings
 from agent.views.picture import picture
 from tests.snapshot.fakes import OURS, FakeProbes, lengths, link
 
@@ -14,9 +15,11 @@ def test_counters() -> None:
     probes.put(OURS, 2, lengths(5, 3))
     probes.put(20, 3, lengths(7), peer=DeviceId(OURS, 9), hook=Hook.NETIF_RECEIVE_SKB)
     links = [link(2, "eth0"), link(9, "lxc1")]
-    collector = Collector(probes, lambda: links, OURS, wall=lambda: 1e9)
+    around = Surroundings(kernel="6.18", node="node1")
+    collector = Collector(probes, lambda: links, OURS, around, wall=lambda: 1e9)
     told = json.loads(json.dumps(picture(collector.snapshot())))
     assert (told["started"], told["taken"]) == (1e9, 1e9)
+    assert (told["node"], told["kernel"]) == ("node1", "6.18")
     assert told["edges"] == [1500, 65536, 196608]
     ours, pod = told["counters"]
     assert ours == {

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What passed between two samples as plain text, as JSON and as lines of JSON."""
+
+import json
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from agent.snapshot.sample import Line, Period, Sample
+from agent.views.arrange import View
+from agent.views.cells import limit, percent, si
+from agent.views.report import table
+from agent.views.traffic import Traffic
+
+SCHEMA = "bigtcp.top/v1"
+
+
+def top_text(before: Sample, now: Sample, who: str) -> str:
+    """A table for people: devices of scope other are summed, what passed most is
+    first; rows that nothing passed are left out.
+    """
+    traffic = Traffic()
+    traffic.take(before)
+    traffic.take(now)
+    picture = now.picture
+    cilium = picture.get("cilium")
+    whose = f"Cilium {cilium['version']}" if cilium else "no Cilium"
+    when = time.strftime("%Y-%m-%d %T", time.localtime(now.taken))
+    lines = [
+        f"{picture.get('node') or 'this node'}, Linux {picture['kernel']}, {whose}",
+        f"{when}, {traffic.seconds:.1f} s, as seen by {who}",
+    ]
+    for name, family in picture["families"].items():
+        lines.append(f"{name}: {family['state']}: {family['reason']}")
+    rows = [row for row in View().arranged(traffic.rows) if row.skbs]
+    if not rows:
+        return "\n".join([*lines, "", "nothing passed"])
+    heads = ["name", "hook", "IP", "limit", "skb/s", "bit/s", ">64 KiB", "longest"]
+    cells = [
+        [
+            row.name,
+            row.hook,
+            row.family,
+            limit(row.limit),
+            si(row.skbs),
+            si(row.bits),
+            percent(row.share),
+            f"{row.longest:,}",
+            "-" if row.packets is None else f"{row.packets:.1f}",
+        ]
+        for row in rows
+    ]
+    return "\n".join([*lines, "", *table([[*heads, "pkt/skb"], *cells])])
+
+
+def top_document(before: Sample, now: Sample) -> dict[str, Any]:
+    """One object: the node, its verdicts, and a row per device, hook and family.
+
+    Within a version of the schema members are only added.
+    """
+    period = now.since(before)
+    picture = now.picture
+    cilium = picture.get("cilium")
+    return {
+        "schema": SCHEMA,
+        "time": now.taken,
+        "seconds": period.seconds,
+        "node": picture.get("node", ""),
+        "kernel": picture["kernel"],
+        "cilium": cilium["version"] if cilium else None,
+        "families": picture["families"],
+        "findings": [finding["id"] for finding in picture["findings"]],
+        "edges": list(now.edges),
+        "rows": [_row(line, period) for line in period.lines.values()],
+    }
+
+
+def top_rows(before: Sample, now: Sample) -> Iterable[str]:
+    """A line of JSON per row, each with the schema and the time."""
+    period = now.since(before)
+    at = {"schema": SCHEMA, "time": now.taken, "seconds": period.seconds}
+    for line in period.lines.values():
+        yield json.dumps({**at, **_row(line, period)})
+
+
+def _row(line: Line, period: Period) -> dict[str, Any]:
+    """Sizes in bytes; shares 0 to 1, null where nothing passed."""
+    histogram = line.lengths.histogram
+    count = histogram.count
+    return {
+        "name": line.name,
+        "device": line.device,
+        "netns": line.netns,
+        "pod": line.pod,
+        "scope": line.scope,
+        "hook": line.key.hook,
+        "ip_family": line.key.family,
+        "limit": line.limit,
+        "skbs_per_second": period.per_second(count),
+        "bytes_per_second": period.per_second(histogram.bytes),
+        "big_share": histogram.big_share,
+        "longest": line.lengths.longest,
+        "packets_per_skb": line.lengths.segments / count if count else None,
+        "slots": list(histogram.slots),
+    }

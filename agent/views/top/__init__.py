@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`top` on a terminal; what needs no textual stands in modules without it."""

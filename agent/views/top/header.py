@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The head of the screen: which node, what is asked for and what is so. Pure."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent.views.cells import limit, percent
+from agent.views.report import bar
+from agent.views.top.spans import (
+    BAD,
+    BOLD,
+    FAINT,
+    GOOD,
+    MARK,
+    PLAIN,
+    WARNING,
+    Spans,
+    between,
+    cut,
+)
+from agent.views.traffic import shown
+
+STATES = {
+    "active": GOOD,
+    "segmented": BAD,
+    "dropped": BAD,
+    "refused": BAD,
+    "partial": WARNING,
+    "unmanaged": WARNING,
+}
+_REASON = 30  # columns that a reason beside the rest needs
+_BAR = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How the screen stands. `age` of what it shows in seconds, on our own clock;
+    `stale` where that is too old; `problem` why there is nothing newer.
+    """
+
+    who: str
+    pace: str
+    notice: str = ""
+    problem: str = ""
+    age: float = 0.0
+    stale: bool = False
+    paused: bool = False
+    replay: bool = False
+
+
+def header(
+    picture: Mapping[str, Any] | None, status: Status, width: int, *, reasons: bool
+) -> list[Spans]:
+    """The lines. `reasons` of verdicts may take lines of their own."""
+    if picture is None:
+        left: Spans = (("bigtcp-agent top", BOLD),)
+        return [between(left, _marks(status, ""), width), _who(status, width)]
+    taken = time.localtime(picture["taken"])
+    clock = time.strftime("%Y-%m-%d %T" if status.replay else "%T", taken)
+    cilium = picture.get("cilium")
+    left = (
+        (shown(str(picture.get("node") or "bigtcp-agent top")), BOLD),
+        (f"  Linux {shown(str(picture['kernel']))}", PLAIN),
+        (f"  Cilium {cilium['version']}" if cilium else "  no Cilium", PLAIN),
+    )
+    lines = [between(left, _marks(status, clock), width)]
+    for name, family in picture["families"].items():
+        gso = cilium["big_tcp"][name]["max_gso"] if cilium else None
+        lines += _family(name, family, gso, width, reasons=reasons)
+    return [*lines, _who(status, width)]
+
+
+def _marks(status: Status, clock: str) -> Spans:
+    marks = [
+        *(["REPLAY"] if status.replay else []),
+        *(["PAUSED"] if status.paused else []),
+        *([f"STALE {status.age:.0f} s"] if status.stale else []),
+    ]
+    found: Spans = (("  ", PLAIN),)
+    for mark in marks:
+        found = (*found, (f" {mark} ", MARK), (" ", PLAIN))
+    return (*found, (f"{status.pace}  {clock}".rstrip(), FAINT))
+
+
+def _who(status: Status, width: int) -> Spans:
+    if status.problem:
+        return ((cut(f"{status.problem}; trying again", width), BAD),)
+    said = f"{'from' if status.replay else 'as seen by'} {status.who}"
+    notice: Spans = ((status.notice, WARNING),) if status.notice else ()
+    return between(((said, FAINT),), notice, width)
+
+
+def _word(value: bool | None) -> str:
+    return "-" if value is None else "yes" if value else "no"
+
+
+def _family(
+    name: str, family: Mapping[str, Any], gso: int | None, width: int, *, reasons: bool
+) -> list[Spans]:
+    share = family["big_bytes"] / family["bytes"] if family["bytes"] else None
+    state, reason = str(family["state"]), shown(str(family["reason"]))
+    spans: Spans = (
+        (f"{name}  ", BOLD),
+        (f"{state:<11}", STATES.get(state, PLAIN)),
+        ("  wanted ", FAINT),
+        (f"{_word(family['configured']):<3}", PLAIN),
+        ("  applied ", FAINT),
+        (f"{limit(gso or 0):<4}", PLAIN),
+        ("  above 64 KiB ", FAINT),
+        (f"{percent(share):>4} ", PLAIN),
+        (bar(share or 0, _BAR).ljust(_BAR), PLAIN),
+    )
+    room = width - sum(len(text) for text, _ in spans) - 2
+    if room >= max(_REASON, min(len(reason), 3 * _REASON)):
+        return [(*spans, ("  " + cut(reason, room), PLAIN))]
+    if not reasons:
+        return [spans]
+    indent = " " * (len(name) + 2)
+    return [spans, ((indent + cut(reason, width - len(indent)), PLAIN),)]

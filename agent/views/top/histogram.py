@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The histogram of a row: what its device sends beside what it receives. Pure."""
+
+from collections.abc import Callable, Iterable
+
+from agent.snapshot.histogram import Histogram
+from agent.snapshot.model import Hook, Scope
+from agent.snapshot.sample import POD_RECEIVE, Line
+from agent.views.cells import DASH, si
+from agent.views.report import bar, percent, size
+from agent.views.top.spans import BOLD, FAINT, KEY, PLAIN, WARNING, Spans
+from agent.views.traffic import Row
+
+_MARKS = {65536: "64 KiB · above: only with BIG TCP", 196608: "192 KiB"}
+_LABEL = 9
+_GAP = 2
+_MOST = 76  # columns of one histogram
+_PERCENT = 8
+_BIG = 65536
+LOW = 30  # lines of a screen with no room for every fact
+
+
+def histogram_lines(
+    rows: Iterable[Row], chosen: Row, seconds: float, size: tuple[int, int]
+) -> list[Spans]:
+    """The lines for the row that was chosen, on a screen of this size. Where nothing
+    passed in the last `seconds`: what was counted since the agent began.
+    """
+    width, height = size
+    low = height < LOW
+    its = [row for row in rows if _beside(row, chosen)]
+    send = _first(its, (str(Hook.NET_DEV_START_XMIT),))
+    receive = _first(its, (POD_RECEIVE, str(Hook.NETIF_RECEIVE_SKB)))
+    queue = _first(its, (str(Hook.NET_DEV_QUEUE),))
+    columns = {"TX": send, "RX": receive}
+    if chosen.key.hook not in {row.key.hook for row in (send, receive) if row}:
+        columns = {chosen.hook.upper(): chosen}
+    there = {name: row for name, row in columns.items() if row}
+    lately = seconds > 0 and any(_count(row.line) for row in there.values())
+    when = f"the last {seconds:.1f} s" if lately else "since the agent began to count"
+    title = (
+        f"{chosen.name}  IP{chosen.family}" if chosen.family != DASH else chosen.name
+    )
+    each = min(_MOST, (width - _LABEL) // len(there) - _GAP)
+    return [
+        ((title, BOLD), (f"  {when}", FAINT)),
+        *([] if low else [()]),
+        _line("", [_head(name, row) for name, row in there.items()], each, BOLD),
+        *(
+            _line(label, [value(row, lately) for row in there.values()], each, PLAIN)
+            for label, value in (_FEW_FACTS if low else _FACTS).items()
+        ),
+        *_cut(queue, send, lately),
+        *([] if low else [()]),
+        *_slots([_passed(row, lately) for row in there.values()], each),
+    ]
+
+
+def _beside(row: Row, chosen: Row) -> bool:
+    if row.family != chosen.family:
+        return False
+    if chosen.scope is Scope.PODS and chosen.line.pod:
+        return row.scope is Scope.PODS and row.line.pod == chosen.line.pod
+    mine, its = chosen.key, row.key
+    return (mine.cookie, mine.ifindex) == (its.cookie, its.ifindex)
+
+
+def _first(rows: list[Row], hooks: tuple[str, ...]) -> Row | None:
+    for hook in hooks:
+        for row in rows:
+            if row.key.hook == hook:
+                return row
+    return None
+
+
+def _passed(row: Row, lately: bool) -> Histogram:
+    return (row.line if lately else row.total).lengths.histogram
+
+
+def _count(line: Line) -> int:
+    return line.lengths.histogram.count
+
+
+def _head(name: str, row: Row) -> str:
+    return f"{name}  {row.key.hook}"
+
+
+def _packets(row: Row, lately: bool) -> str:
+    its = row.line if lately else row.total
+    count = _count(its)
+    return f"{its.lengths.segments / count:.1f}" if count else DASH
+
+
+_FACTS: dict[str, Callable[[Row, bool], str]] = {
+    "skb/s": lambda row, lately: si(row.skbs) if lately else DASH,
+    "bit/s": lambda row, lately: si(row.bits) if lately else DASH,
+    ">64 KiB": lambda row, lately: percent(_passed(row, lately).big_share),
+    "longest": lambda row, _: f"{row.longest:,} B",
+    "pkt/skb": _packets,
+    "limit": lambda row, _: f"{row.limit:,} B" if row.limit else DASH,
+}
+_FEW_FACTS: dict[str, Callable[[Row, bool], str]] = {
+    "skb/s": lambda row, lately: "  ".join(
+        (
+            _FACTS["skb/s"](row, lately),
+            f"{_FACTS['bit/s'](row, lately)} bit/s",
+            f"{_packets(row, lately)} pkt/skb",
+        )
+    ),
+    ">64 KiB": _FACTS[">64 KiB"],
+}
+
+
+def _line(label: str, cells: list[str], each: int, style: str) -> Spans:
+    drawn = (" " * _GAP + cell[:each].ljust(each) for cell in cells)
+    return ((label.rjust(_LABEL), FAINT), ("".join(drawn).rstrip(), style))
+
+
+def _cut(queue: Row | None, send: Row | None, lately: bool) -> list[Spans]:
+    """Big ones that were queued, and did not leave as big ones."""
+    if queue is None or not (queued := _passed(queue, lately).count):
+        return []
+    left = _passed(send, lately).above(_BIG) if send else 0
+    text = f"{'':{_LABEL}}  queued above 64 KiB: {queued:,}, left whole: {left:,}"
+    return [((text, WARNING if left < queued / 2 else PLAIN),)]
+
+
+def _slots(columns: list[Histogram], each: int) -> list[Spans]:
+    edges = columns[0].edges
+    used = [
+        slot
+        for slot in range(len(edges) + 1)
+        if any(histogram.slots[slot] for histogram in columns)
+    ]
+    if not used:
+        return [((f"{'':{_LABEL}}  nothing was counted yet", FAINT),)]
+    lines: list[Spans] = []
+    wide = _LABEL + len(columns) * (_GAP + each)
+    # Both marks are always there, wherever the skbs are.
+    marks = [edges.index(edge) for edge in _MARKS if edge in edges]
+    for slot in range(min([used[0], *marks]), max([used[-1], *marks]) + 1):
+        edge = edges[slot] if slot < len(edges) else 0
+        big = slot > 0 and edges[slot - 1] >= _BIG
+        label = size(edge) if edge else "longer"
+        spans: Spans = ((label.rjust(_LABEL), FAINT),)
+        for histogram in columns:
+            share = histogram.slots[slot] / histogram.count if histogram.count else 0
+            drawn = bar(share, each - _PERCENT).ljust(each - _PERCENT)
+            said = (percent(share) if share else "").rjust(_PERCENT)
+            style = KEY if big else PLAIN
+            spans = (*spans, (" " * _GAP + drawn, style), (said, PLAIN))
+        lines.append(spans)
+        if edge in _MARKS:
+            lines.append(((f" {_MARKS[edge]} ".center(wide, "·"), WARNING),))
+    return lines

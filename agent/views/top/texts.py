@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Findings, help, tabs and the line of keys. Pure."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agent.views.check import finding_lines
+from agent.views.top.spans import (
+    BAD,
+    BOLD,
+    GOOD,
+    KEY,
+    MARK,
+    PLAIN,
+    WARNING,
+    Spans,
+    between,
+)
+
+_MOST = 110  # columns of a text that is read
+_SEVERITIES = {"critical": BAD, "warning": WARNING}
+_DETAILS = ("    why: ", "    do: ", "    which: ")
+
+KEYS = (
+    ("up down", "choose a row; PgUp, PgDn, Home and End too"),
+    ("Enter", "histogram of the row, TX beside RX; Esc leads back"),
+    ("s S", "sort by the next column; turn the order round (or click on a head)"),
+    ("< >", "sort by the column to the left or right"),
+    ("/", "only names that contain a text; Esc takes it away"),
+    ("f", "IPv4, IPv6 or both (4, 6, 0 at once)"),
+    ("h", "one hook, the next, all"),
+    ("p", "pods, devices, all"),
+    ("o", "devices of scope other one by one, or summed"),
+    ("F Tab", "findings: what is wrong, why, what to do"),
+    ("Space", "pause: nothing is asked, nothing recorded"),
+    ("+ -", "longer or shorter interval"),
+    ("q Ctrl-C", "quit"),
+)
+REPLAY_KEYS = (
+    ("Left Right", "back and on; Home and End: to the ends of the record"),
+    ("+ -", "faster or slower, x1 to x64"),
+)
+_COLUMNS = """\
+tx is net_dev_start_xmit: what the driver gets. rx is netif_receive_skb: after GRO.
+queue is net_dev_queue: before software GSO, only skbs above 64 KiB. gro is
+napi_gro_receive_entry: each wire packet. pod rx: what a pod received, by address.
+bit/s counts L3 lengths. >64 KiB: share of the bytes in skbs above 64 KiB; trend: that
+share, sample by sample. longest: since the agent began to count. pkt/skb: wire packets
+that an skb stands for. A packet passes several hooks and devices: never add up rows."""
+
+
+def findings_lines(picture: Mapping[str, Any] | None, width: int) -> list[Spans]:
+    """All findings, with why and what to do."""
+    found = picture["findings"] if picture else []
+    if not found:
+        return [(("nothing is wrong as far as this node can see", GOOD),)]
+    lines: list[Spans] = []
+    for finding in found:
+        style = _SEVERITIES.get(finding["severity"], BOLD)
+        for text in finding_lines(finding, min(width - 1, _MOST)):
+            if text.startswith(_DETAILS):
+                style = PLAIN
+            lines.append(((shown_line(text), style),))
+        lines.append(())
+    return lines[:-1]
+
+
+def shown_line(text: str) -> str:
+    """A line without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def plain(text: str, width: int) -> list[Spans]:
+    """A text, cut where a line ends, whatever its width is."""
+    wide = max(1, width)
+    return [((text[at : at + wide], PLAIN),) for at in range(0, len(text), wide)]
+
+
+def help_lines(width: int, *, replay: bool) -> list[Spans]:
+    """Every key, and what the columns are."""
+    keys: Sequence[tuple[str, str]] = KEYS
+    if replay:
+        keys = (*(each for each in KEYS if each[0] != "+ -"), *REPLAY_KEYS)
+    lines: list[Spans] = [(("Keys", BOLD),)]
+    lines += [((f"{key:>12}  ", KEY), (text, PLAIN)) for key, text in keys]
+    lines += [(), (("Columns", BOLD),)]
+    wrapped = textwrap.wrap(" ".join(_COLUMNS.split()), min(width - 3, _MOST))
+    return lines + [(("  " + text, PLAIN),) for text in wrapped]
+
+
+def tabs(pane: str, rows: int, findings: int, chosen: str, width: int) -> Spans:
+    """Which pane is open, and what is left out of the table."""
+    names = {
+        "traffic": f"Traffic {rows}",
+        "findings": f"Findings {findings}",
+        "histogram": "Histogram",
+        "help": "Help",
+    }
+    spans: Spans = ()
+    for name, text in names.items():
+        if name in ("traffic", "findings", pane):
+            style = (
+                MARK
+                if name == pane
+                else BAD
+                if name == "findings" and findings
+                else PLAIN
+            )
+            spans = (*spans, (f" {text} ", style), (" ", PLAIN))
+    return between(spans, ((chosen, WARNING),), width)
+
+
+def footer(pane: str, width: int, *, replay: bool) -> Spans:
+    """The keys that matter here, as many as there is room for."""
+    keys = [("q", "quit"), ("?", "help"), ("F", "findings"), ("space", "pause")]
+    if pane == "traffic":
+        keys += [("↵", "open"), ("s", "sort"), ("/", "filter")]
+        keys += [("f", "IP"), ("h", "hook"), ("p", "pods"), ("o", "others")]
+    else:
+        keys[2:3] = [("esc", "back"), ("↑↓", "scroll")]
+    keys.append(("←→", "seek") if replay else ("+-", "interval"))
+    if replay:
+        keys.append(("+-", "speed"))
+    spans: Spans = ()
+    room = width
+    for key, text in keys:
+        room -= len(key) + len(text) + 2
+        if room >= -1:
+            spans = (*spans, (key, KEY), (f" {text} ", PLAIN))
+    return spans

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A program on a terminal of its own: what it writes, and keys for it."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+
+
+class Terminal:
+    """`text` is all that was written so far."""
+
+    def __init__(self, fd: int, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.text = ""
+        self._fd = fd
+
+    def read(self, seconds: float) -> bool:
+        """Wait so long for more; False where there is none, or never will be."""
+        if not select.select([self._fd], [], [], seconds)[0]:
+            return False
+        try:
+            self.text += os.read(self._fd, 1 << 16).decode(errors="replace")
+        except OSError:  # the program has ended
+            return False
+        return True
+
+    def wait_for(self, text: str, seconds: float = 20.0) -> float:
+        """Wait until this was written; how long it took."""
+        begun = time.monotonic()
+        while text not in self.text:
+            left = begun + seconds - time.monotonic()
+            assert left > 0, f"no {text!r} in {self.text[-3000:]!r}"
+            if not self.read(min(left, 0.5)):
+                assert self.process.poll() is None, self.text[-3000:]
+        return time.monotonic() - begun
+
+    def drain(self, seconds: float) -> None:
+        """Read for so long, as a terminal does."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.read(left)
+
+    def type(self, keys: str) -> None:
+        """Press these keys."""
+        os.write(self._fd, keys.encode())
+
+    def end(self, seconds: float = 10.0) -> int:
+        """Read to the end of the program; its exit code."""
+        until = time.monotonic() + seconds
+        while self.process.poll() is None:
+            assert time.monotonic() < until, self.text[-3000:]
+            self.read(0.1)
+        while self.read(0):
+            pass
+        return self.process.returncode
+
+    @property
+    def attributes(self) -> list[object]:
+        """Of the terminal: what a program that ends must have put back."""
+        return termios.tcgetattr(self._fd)
+
+
+@contextlib.contextmanager
+def terminal(
+    *argv: str, columns: int = 80, lines: int = 24, env: dict[str, str] | None = None
+) -> Iterator[Terminal]:
+    """Run it there; it is killed at the end."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    with subprocess.Popen(
+        argv,
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+        env={**os.environ, "TERM": "xterm-256color", **(env or {})},
+    ) as process:
+        try:
+            yield Terminal(ours, process)
+        finally:
+            process.kill()
+            process.wait()
+            os.close(its)
+            os.close(ours)

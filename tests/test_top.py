@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`top` as a user starts it: in a pipe, on a terminal, and with bad input."""
+
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.inquiry import LOCAL_AGENT
+from agent.lab.demo import BIG
+from agent.lab.netns import chain
+from agent.lab.netperf import MESSAGE_BYTES, PORT, serve
+from agent.record.lines import Writer
+from tests.process import COMMAND, agent, nobody
+from tests.terminal import Terminal, terminal
+from tests.views.top.fakes import BEGAN, FakeAgent, flows, picture
+
+
+def top(*argv: str, prefix: tuple[str, ...] = ()) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [*prefix, COMMAND, "top", *argv],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """An agent on which a second passes from answer to answer."""
+    asked = 0
+
+    def answer() -> dict[str, object]:
+        nonlocal asked
+        asked += 1
+        return picture(asked, flows())
+
+    fake = FakeAgent(answer)
+    with fake.serving():
+        yield fake.url
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Path:
+    path = tmp_path / "a.jsonl"
+    with Writer(str(path)) as writer:
+        for second in range(1, 6):
+            writer.add(picture(second, flows()))
+    return path
+
+
+def test_once(url: str) -> None:
+    code, told, said = top("--url", url, "--once", "--interval", "0.1")
+    assert (code, said) == (0, "")
+    assert "node1, Linux 6.18.44, Cilium 1.20.2" in told
+    assert f"as seen by the agent at {url}" in told
+    eth0 = next(line for line in told.splitlines() if line.startswith("eth0 "))
+    assert eth0.split() == [
+        *("eth0", "tx", "v4", "192K", "21.0k", "7.75G", "99%", "80,000", "32.4"),
+    ]
+    assert "dummy0" not in told
+
+
+def test_json(url: str) -> None:
+    code, told, said = top("--url", url, "--once", "-o", "json", "--interval", "0.1")
+    assert (code, said) == (0, "")
+    document = json.loads(told)
+    assert document["schema"] == "bigtcp.top/v1"
+    assert document["seconds"] == 1
+    assert document["findings"] == ["C09"]
+    assert document["families"]["ipv4"]["state"] == "segmented"
+    rows = {
+        (row["name"], row["hook"], row["ip_family"]): row for row in document["rows"]
+    }
+    assert len(rows) == len(document["rows"]) == 11  # others one by one
+    row = rows["shop/web-6f7c9d4b8-x2x7p", "net_dev_start_xmit", "ipv4"]
+    assert row["pod"] == row["name"]
+    assert row["bytes_per_second"] == 5_000 * 80_000
+    assert (row["skbs_per_second"], row["big_share"]) == (5_000, 1)
+    assert sum(row["slots"]) == 5_000
+    assert rows["dummy0", "net_dev_start_xmit", "ipv4"]["big_share"] is None
+
+
+def test_ndjson_and_count(url: str) -> None:
+    code, told, said = top(
+        *("--url", url, "--count", "3", "-o", "ndjson", "--interval", "0.1")
+    )
+    assert (code, said) == (0, "")
+    rows = [json.loads(line) for line in told.splitlines()]
+    assert len(rows) == 33
+    assert {row["schema"] for row in rows} == {"bigtcp.top/v1"}
+    assert len({row["time"] for row in rows}) == 3
+
+
+def test_a_reader_that_has_seen_enough(url: str) -> None:
+    command = f"{COMMAND} top --url {url} -o json --interval 0.1 | head -n 1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, check=False
+    )
+    assert json.loads(done.stdout)["schema"] == "bigtcp.top/v1"
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_without_a_terminal_it_goes_on_as_text(url: str) -> None:
+    with subprocess.Popen(
+        [COMMAND, "top", "--url", url, "--interval", "0.1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        heads = 0
+        while heads < 3:
+            heads += process.stdout.readline().startswith("node1, Linux")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=10)
+    assert (process.returncode, said.strip()) == (130, "")
+
+
+def test_replay_in_a_pipe(record: Path) -> None:
+    code, told, _ = top("--replay", str(record), "-o", "json")
+    documents = [json.loads(line) for line in told.splitlines()]
+    assert code == 0
+    assert [each["time"] - BEGAN for each in documents] == [2, 3, 4, 5]
+    code, told, _ = top("--replay", str(record), "--once", "-o", "json")
+    whole = json.loads(told)
+    assert (code, whole["seconds"]) == (0, 4)
+    code, told, _ = top("--replay", str(record), "--count", "2")
+    assert (code, told.count(f"as seen by {record}")) == (0, 2)
+
+
+def test_record_and_replay(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "b.jsonl"
+    flags = ("--url", url, "--interval", "0.1", "--record", str(path))
+    assert top(*flags, "--count", "3")[0] == 0
+    assert len(path.read_text().splitlines()) == 5
+    assert top("--replay", str(path), "-o", "ndjson")[1].count("\n") == 33
+    code, told, said = top(*flags, "--once")
+    assert (code, told) == (1, "")
+    assert said.startswith(f"error: {path} cannot be made: file exists\nhint: ")
+
+
+def test_a_record_that_finds_no_room(url: str, tmp_path: Path) -> None:
+    """Watching goes on."""
+    path = tmp_path / "c.jsonl"
+    code, told, said = top(
+        *("--url", url, "--interval", "0.1", "--count", "4", "--record", str(path)),
+        prefix=("prlimit", "--fsize=14000"),
+    )
+    assert (code, told.count("node1, Linux")) == (0, 4)
+    assert said == "warning: recording stopped: file too large\n"
+    assert top("--replay", str(path), "-o", "json")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "why"),
+    [
+        (("--url", "x"), 2, "--url 'x' is no address of an agent"),
+        (("--interval", "nan"), 2, "nan is no time"),
+        (("--interval", "0"), 2, "0.0 is not in the range"),
+        (("--once", "--count", "2"), 2, "--once is --count 1"),
+        (("--replay", "a", "--record", "b"), 2, "--replay reads a file"),
+        (("--replay", "/nonexistent"), 1, "/nonexistent cannot be read: no such file"),
+        (("--replay", "/proc/self/exe"), 1, "this is no record"),
+    ],
+)
+def test_bad_input(flags: tuple[str, ...], code: int, why: str) -> None:
+    found, told, said = top(*flags)
+    assert (found, told) == (code, "")
+    assert said.startswith("error: ")
+    assert why in said
+    assert len(said.splitlines()) == 2
+
+
+def test_nobody_there() -> None:
+    url = nobody()
+    code, told, said = top("--url", url)
+    assert (code, told) == (4, "")
+    assert said.startswith(f"error: no agent answers at {url} (")
+
+
+def test_one_sample_is_no_time(record: Path) -> None:
+    record.write_text("".join(record.read_text().splitlines(keepends=True)[:2]))
+    code, told, said = top("--replay", str(record), "--once")
+    assert (code, told) == (1, "")
+    assert "holds one sample: no time passed" in said
+
+
+# On a terminal.
+
+
+def restored(screen: Terminal) -> bool:
+    """The cursor, the usual screen, the mouse: as a shell wants them."""
+    tail = screen.text[screen.text.rindex("\x1b[?1049l") :]
+    before = screen.text[: screen.text.rindex("\x1b[?1049l")]
+    return "\x1b[?25h" in tail and "\x1b[?1000l" in before + tail
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        *(("q", 0), ("\x03", 130), (signal.SIGTERM, 0)),
+        *((signal.SIGHUP, 0), (signal.SIGINT, 130)),
+    ],
+)
+def test_the_terminal_is_as_it_was(url: str, end: str | int, code: int) -> None:
+    with terminal(COMMAND, "top", "--url", url) as screen:
+        before = screen.attributes
+        screen.wait_for("Linux 6.18.44")
+        assert screen.attributes != before
+        if isinstance(end, str):
+            screen.type(end)
+        else:
+            screen.process.send_signal(end)
+        assert screen.end() == code
+        assert screen.attributes == before
+        assert restored(screen)
+
+
+def test_a_terminal_without_colour(url: str) -> None:
+    flags = ("--url", url, "--interval", "0.1")
+    with terminal(COMMAND, "top", *flags, env={"NO_COLOR": "1"}) as screen:
+        screen.wait_for("█")
+        screen.type("F")
+        screen.wait_for("C09 critical")
+        screen.type("q")
+        assert screen.end() == 0
+    codes = set(re.findall(r"\x1b\[([0-9;]*)m", screen.text))
+    used = {code for each in codes for code in each.split(";")}
+    assert used <= {"", "0", "1", "2", "4", "7", "39", "49"}
+
+
+@pytest.mark.parametrize("env", [{"TERM": "dumb"}, {"TERM": ""}])
+def test_a_dumb_terminal(url: str, env: dict[str, str]) -> None:
+    flags = ("--url", url, "--interval", "0.1")
+    with terminal(COMMAND, "top", *flags, env=env) as screen:
+        screen.wait_for("as seen by")
+        screen.process.send_signal(signal.SIGTERM)
+        assert screen.end() == 130
+    assert "\x1b" not in screen.text
+
+
+def test_a_corrupt_line_on_a_screen(record: Path) -> None:
+    lines = record.read_text().splitlines(keepends=True)
+    lines[3] = "{\n"
+    record.write_text("".join(lines))
+    with terminal(COMMAND, "top", "--replay", str(record)) as screen:
+        before = screen.attributes
+        assert screen.end(20) == 1
+        assert screen.attributes == before
+        assert restored(screen)
+    said = screen.text[screen.text.rindex("\x1b[?1049l") :]
+    assert f"error: {record}, line 4: this is no JSON" in said
+
+
+def test_without_agent_and_rights() -> None:
+    argv = ("setpriv", "--bounding-set=-all", "--no-new-privs", COMMAND, "top")
+    with terminal(*argv, columns=300) as screen:
+        assert screen.end() == 4
+    assert "\x1b" not in screen.text
+    assert screen.text.startswith(f"error: no agent answers at {LOCAL_AGENT} (")
+    assert "we cannot look ourselves" in screen.text
+
+
+def test_an_agent_is_killed_and_started_again_while_we_watch() -> None:
+    """Real traffic through a real agent, which dies: STALE, then new rates."""
+    with chain() as stand:
+        stand.set_sizes(BIG)
+        serve(stand.server, 0)
+        address = stand.addresses["ipv4"]
+        size = str(MESSAGE_BYTES)
+        load = stand.client.start(
+            *("netperf", "-4", "-H", address, "-p", str(PORT), "-l", "120"),
+            *("-t", "TCP_RR", "--", "-r", f"{size}:{size}"),
+        )
+        with agent(within=stand.server) as (process, url):
+            argv = stand.server.command(COMMAND, "top", "--url", url)
+            flags = ("--interval", "0.2")
+            with terminal(*argv, *flags, columns=120, lines=40) as screen:
+                screen.wait_for("80,052")
+                screen.wait_for(" 99% ")
+                screen.type("/eth0\r")  # all at once, as over a slow line
+                screen.wait_for("only /eth0")
+                screen.type("\r")
+                screen.wait_for("above: only with BIG TCP")
+                screen.wait_for("80 KiB")
+                process.kill()
+                screen.wait_for("STALE")
+                screen.wait_for("answers no more")
+                screen.type("\x1b")
+                port = url.rpartition(":")[2]
+                again = stand.server.start(COMMAND, "run", "--listen", f":{port}")
+                seen = len(screen.text)
+                # Only where there is no problem stands who answers.
+                while "as seen by" not in screen.text[seen:]:
+                    assert screen.read(30)
+                assert load.poll() is None
+                screen.type("q")
+                assert screen.end() == 0
+                again.kill()
