@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.chart.helm import CHART
 from tests.cluster.cluster import CACHE, Cluster
 from tests.prometheus import Prometheus
 
@@ -35,8 +36,13 @@ def _config(kubeconfig: Path) -> dict[str, Any]:
             relabel("__meta_kubernetes_service_name", "service"),
         ],
     }
-    pace = {"scrape_interval": "1s", "scrape_timeout": "1s"}
-    return {"global": pace, "scrape_configs": [discovered]}
+    pace = {
+        "scrape_interval": "1s",
+        "scrape_timeout": "1s",
+        "evaluation_interval": "1s",
+    }
+    rules = sorted(map(str, (CHART / "rules").glob("*.yaml")))
+    return {"global": pace, "rule_files": rules, "scrape_configs": [discovered]}
 
 
 @contextlib.contextmanager

@@ -62,9 +62,13 @@ class Release:
             if "deletionTimestamp" not in pod["metadata"]
         }
 
-    def check(self, node: str) -> tuple[int, dict[str, Any]]:
+    def check(self, node: str, *flags: str) -> tuple[int, dict[str, Any]]:
         """Exit code and answer of `check`, in the agent's pod on a node."""
-        done = self._exec(node, "bigtcp-agent", "check", "--output=json")
+        return self.ask(node, "check", *flags)
+
+    def ask(self, node: str, command: str, *flags: str) -> tuple[int, dict[str, Any]]:
+        """The same of any command that answers with an object."""
+        done = self._exec(node, "bigtcp-agent", command, "--output=json", *flags)
         assert done.stdout, done.stderr
         return done.returncode, json.loads(done.stdout)
 

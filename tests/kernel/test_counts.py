@@ -189,8 +189,11 @@ def test_big_tcp_agrees_with_iptables_and_the_interface(
             links = stand.client.call(Rtnetlink)
             with contextlib.closing(links):
                 eth0 = next(link for link in links.links() if link.name == "eth0")
-    assert received.histogram.above(65536) == expected
-    assert sent.histogram.above(65536) == expected
+    # A packet of exactly 65,536 bytes is not yet big for us, but above 65,535: the
+    # last slot below the edge has it, with few others, in most runs with none.
+    for counted in (received.histogram, sent.histogram):
+        at_the_edge = counted.slots[counted.edges.index(65536)]
+        assert 0 <= expected - counted.above(65536) <= at_the_edge
     # IPv4 has BIG TCP since Linux 6.3, which has a size limit for it.
     possible = family is Family.IPV6 or eth0.sizes.gso_ipv4_max is not None
     assert (sent.longest > 65536) == (expected > 0) == possible
