@@ -8,10 +8,12 @@ import click
 
 from agent.commands import cli
 from agent.errors import AgentError, Exit
+from agent.snapshot.plain import plain
 
 
 def _tell(error: AgentError, *, verbose: bool) -> None:
-    click.echo(f"error: {error.message}\nhint: {error.hint}", err=True)
+    text = f"error: {error.message}\nhint: {error.hint}"
+    click.echo(plain(text), err=True)  # some of it is what others said
     if verbose and error.detail:
         click.echo(error.detail, err=True)
 

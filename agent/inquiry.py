@@ -3,7 +3,6 @@
 
 import contextlib
 import http.client
-import json
 import re
 import time
 import urllib.error
@@ -17,11 +16,14 @@ from urllib.parse import urlsplit
 from agent.errors import AgentError, BadValueError, Exit, KernelError
 from agent.settings import Cluster
 from agent.snapshot.model import Hook
+from agent.snapshot.plain import plain_json
 from agent.snapshot.sample import SCHEMA
 from agent.views.picture import picture
 
 LOCAL_AGENT = "http://127.0.0.1:19715"
 _SHUT = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)  # by its --web-config
+_PATIENCE_SECONDS = 10.0
+_MOST_BYTES = 64 << 20
 _OWN_SECONDS = 2.0  # to observe for, with probes that begin now
 _HOOKS = (Hook.NET_DEV_START_XMIT, Hook.NETIF_RECEIVE_SKB, Hook.NET_DEV_QUEUE)
 
@@ -45,15 +47,29 @@ class UnreachableError(AgentError):
     exit_code = Exit.UNREACHABLE
 
 
+def _body(answer: http.client.HTTPResponse, until: float) -> bytes:
+    """All of it; ValueError where it has no end, TimeoutError where it drips."""
+    pieces, size = [], 0
+    while piece := answer.read1(1 << 16):
+        pieces.append(piece)
+        size += len(piece)
+        if size > _MOST_BYTES:
+            raise ValueError(f"more than {_MOST_BYTES >> 20} MiB")
+        if time.monotonic() > until:
+            raise TimeoutError("its answer does not end")
+    return b"".join(pieces)
+
+
 def fetch(url: str, seconds: float | None) -> dict[str, Any]:
     """The picture that an agent serves; OSError where none answers."""
     query = f"?seconds={seconds}" if seconds else ""
     address = f"{url.rstrip('/')}/api/snapshot{query}"
+    patience = _PATIENCE_SECONDS + (seconds or 0)
     # No proxy: an agent is on this node, or named by its address.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(address, timeout=10 + (seconds or 0)) as answer:
-            found = json.load(answer)
+        with opener.open(address, timeout=patience) as answer:
+            found = plain_json(_body(answer, time.monotonic() + patience))
     except urllib.error.HTTPError as err:
         with err:
             said = err.read(200).decode(errors="replace").strip()

@@ -29,7 +29,7 @@ MAY = {
         *("commands", "node", "inquiry", "snapshot", "views", "lab", "record"),
         *("settings", "logs", "measurement", "witness", "watching"),
     },
-    "cli": {"commands"},
+    "cli": {"commands", "snapshot"},
 }
 COMMANDS = [file.stem for file in (AGENT / "commands").glob("*.py")]
 SCREEN = ("app", "keys", "lines", "table")  # of top; the rest of it needs no textual

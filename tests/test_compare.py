@@ -163,3 +163,27 @@ def test_nothing_left_to_compare_by_per_cent(tmp_path: Path, on: str) -> None:
     code, _, said = run(str(path), on, "--fail-below", "1")
     assert code == 1
     assert "there is no per cent of it" in said
+
+
+def test_a_family_that_b_has_lost_fails_a_pipeline(tmp_path: Path, on: str) -> None:
+    value = json.loads(Path(on).read_text())
+    value["families"]["ipv6"] = value["families"]["ipv4"]
+    both = tmp_path / "both.json"
+    both.write_text(json.dumps(value))
+    code, _, said = run(str(both), on, "--fail-below", "0")
+    assert code == 5
+    assert "ipv6: -100.0 % is below +0 %" in said
+
+
+def test_a_page_does_not_replace_a_record(off: str, on: str) -> None:
+    before = Path(off).read_bytes()
+    code, _, said = run(off, on, "--html", off)
+    assert (code, Path(off).read_bytes()) == (2, before)
+    assert said.startswith(f"error: --html: {off} is there and no page")
+
+
+def test_a_fifo_is_no_record(on: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    code, _, said = run(str(tmp_path / "fifo"), on)
+    assert code == 1
+    assert "it is no file" in said

@@ -12,6 +12,8 @@ from agent.commands.options import no_nan, with_cluster
 from agent.errors import AgentError, Exit
 
 _WATCH_SECONDS = 2.0
+# What a picture raises that is none.
+_STRANGE = (LookupError, TypeError, AttributeError, ValueError)
 
 
 @click.command()
@@ -52,7 +54,7 @@ def check(
                     else check_text(picture, asked.who)
                 )
                 bad = any(each["severity"] != "info" for each in picture["findings"])
-            except (KeyError, TypeError, AttributeError) as err:
+            except (*_STRANGE, ArithmeticError) as err:
                 raise AgentError(
                     f"{url or inquiry.LOCAL_AGENT} did not answer as an agent does",
                     "is this the agent's address?",

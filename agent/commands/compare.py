@@ -3,15 +3,21 @@
 
 import contextlib
 import math
+import os
+from statistics import median
 from typing import TYPE_CHECKING
 
 import click
 
 from agent.commands.options import output
-from agent.errors import AgentError, Exit
+from agent.errors import AgentError, BadValueError, Exit
 
 if TYPE_CHECKING:
     from agent.snapshot.comparison import Compared
+
+
+_PAGE = b"<!doctype html"
+_ROUNDING = 1e-9
 
 
 def _finite(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
@@ -54,6 +60,8 @@ def compare(
     from agent.views.page import compared_html
 
     compared = comparison.compare(read(a), read(b))
+    if html:
+        _require_page(html)
     with whole(html, over=True) if html else contextlib.nullcontext() as file:
         if file:
             file.write(compared_html(compared))
@@ -61,8 +69,22 @@ def compare(
     return Exit.OK if fail_below is None else _judged(compared, fail_below)
 
 
+def _require_page(path: str) -> None:
+    """What is written over is a page, not a record by mistake."""
+    if not os.path.isfile(path):
+        return
+    with open(path, "rb") as file:
+        begins = file.read(len(_PAGE)).lower()
+    if begins and begins != _PAGE:
+        raise BadValueError(
+            f"--html: {path} is there and no page", "choose another name"
+        )
+
+
 def _judged(compared: "Compared", least: float) -> int:
     """FINDINGS, with a line each, where a family falls short of `least` per cent."""
+    from agent.snapshot.comparison import THROUGHPUT
+
     gains = {
         family: row.percent.difference
         for family, row in compared.throughput.items()
@@ -73,7 +95,13 @@ def _judged(compared: "Compared", least: float) -> int:
             "--fail-below: A measured nothing, so there is no per cent of it",
             "compare with a record that has traffic",
         )
+    for family, facts in compared.a.families.items():
+        had = any(median(facts.values.get(at) or (0,)) for at in THROUGHPUT)
+        if had and family not in compared.b.families:
+            gains[family] = -100.0  # B has lost all of it
+    code = Exit.OK
     for family, gain in gains.items():
-        if gain < least:
+        if gain < least - _ROUNDING:
             click.echo(f"{family}: {gain:+.1f} % is below {least:+g} %", err=True)
-    return Exit.FINDINGS if min(gains.values()) < least else Exit.OK
+            code = Exit.FINDINGS
+    return code

@@ -69,8 +69,9 @@ def demo(  # noqa: PLR0913  a flag each
     with in_folder(record, ways) as files:
         with progress() as show:
             result = lab.run(topology, families, rounds, seconds, show)
+        # Told first: should a record not find room, nothing is lost.
+        render = report.demo_json if output == "json" else report.demo_text
+        click.echo(render(result))
         arms = records(result)
         for way, file in files.items():
             file.write(arms[way].json() + "\n")
-    render = report.demo_json if output == "json" else report.demo_text
-    click.echo(render(result))

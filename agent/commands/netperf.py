@@ -161,11 +161,12 @@ def netperf(  # noqa: PLR0913  a flag each
             with progress() as show:
                 witness = Witness(url, measurement.own_netns(), _note(show))
                 measured = measurement.measure(name, test, found, witness, show)
+            # Told first: should the record not find room, nothing is lost.
+            if publish:
+                publish(measured)
+            click.echo(measured.json() if output == "json" else netperf_text(measured))
             if file:
                 file.write(measured.json() + "\n")
-        if publish:
-            publish(measured)
-        click.echo(measured.json() if output == "json" else netperf_text(measured))
         if publish:
             _hold(hold)
     return Exit.OK

@@ -11,10 +11,11 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from typing import Any, Self, TextIO
+from typing import Any, BinaryIO, Self, TextIO
 
 from agent import __version__
 from agent.errors import AgentError
+from agent.snapshot.plain import plain_json
 from agent.snapshot.sample import Sample
 
 SCHEMA = "bigtcp.record/v1"
@@ -64,14 +65,13 @@ class Recording:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            self._file = open(path, "rb", opener=_at_once)  # noqa: SIM115  __exit__ closes it
+            self._file = opened(path)
         except OSError as err:
             raise RecordError(
                 f"{path} cannot be read: {(err.strerror or str(err)).lower()}",
                 "give a file that `bigtcp-agent top --record` wrote",
             ) from err
         try:
-            self._require_file()
             self._index()
         except BaseException:
             self._file.close()
@@ -90,16 +90,12 @@ class Recording:
         """The `number`-th sample, from 0; RecordError where its line is corrupt."""
         self._file.seek(self._at[number])
         try:
-            return Sample.of(json.loads(self._file.readline()))
+            return Sample.of(plain_json(self._file.readline()))
         except (ValueError, RecursionError) as err:
             raise RecordError(
                 f"{self.path}, line {number + 2}: {_reason(err)}",
                 "this line was changed, or written by another version",
             ) from err
-
-    def _require_file(self) -> None:
-        if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
-            raise RecordError(f"{self.path} is no file", "give a record of `top`")
 
     def _index(self) -> None:
         first = self._file.readline(_HEADER_BYTES)
@@ -136,6 +132,15 @@ def _reason(err: Exception) -> str:
     if isinstance(err, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
         return "this is no JSON"
     return str(err)
+
+
+def opened(path: str) -> BinaryIO:
+    """A file for reading; OSError also where it is a FIFO or a device."""
+    file = open(path, "rb", opener=_at_once)  # noqa: SIM115  the caller closes it
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "it is no file")
 
 
 def _at_once(path: str, flags: int) -> int:

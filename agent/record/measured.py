@@ -9,6 +9,7 @@ from agent.record.intervals import of_top
 from agent.record.lines import RecordError
 from agent.snapshot.comparison import LATENCIES, LONGEST, TRANSACTIONS, Facts, Measured
 from agent.snapshot.model import Sizes
+from agent.snapshot.plain import plain_json
 
 _MOST_BYTES = 64 << 20  # of a record of netperf
 _MOST_DEVICES = 4  # that are named
@@ -21,7 +22,7 @@ _HINT = (
 def read(path: str) -> Measured:
     """What a file holds; RecordError says what is wrong with it, and where."""
     try:
-        with open(path, "rb") as file:
+        with lines.opened(path) as file:
             first = file.readline(_MOST_BYTES)
             if _schema(first).startswith(_name(lines.SCHEMA)):
                 return of_top(path)
@@ -40,7 +41,7 @@ def _name(schema: str) -> str:
 
 def _schema(text: bytes) -> str:
     try:
-        value = json.loads(text)
+        value = plain_json(text)
     except (ValueError, RecursionError):
         return ""
     return str(value.get("schema", "")) if isinstance(value, dict) else ""
@@ -48,7 +49,7 @@ def _schema(text: bytes) -> str:
 
 def _record(path: str, content: bytes) -> netperf.Record:
     try:
-        value = json.loads(content)
+        value = plain_json(content)
     except json.JSONDecodeError as err:
         raise RecordError(
             f"{path}, line {err.lineno}, column {err.colno}: this is no JSON", _HINT

@@ -5,7 +5,6 @@
 (agent.views.picture): of this host, of another, or of last week.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -15,6 +14,7 @@ from agent.snapshot.model import OTHER_PODS, Lengths, Scope
 from agent.snapshot.naming import OTHERS
 
 SCHEMA = "bigtcp.snapshot/v1"
+_LATEST = 1e11  # seconds since the epoch that are a time
 POD_RECEIVE = "pod_receive"  # beside the hooks: what a pod received, by address
 
 
@@ -80,6 +80,7 @@ class Sample:
             edges = tuple(int(edge) for edge in picture["edges"])
             pods = {int(pod["ifindex"]): str(pod["name"]) for pod in picture["pods"]}
             lines = [_line(row, edges, pods) for row in picture["counters"]]
+            _require_told(picture)
             taken, started, uptime = (
                 float(picture[at]) for at in ("taken", "started", "uptime")
             )
@@ -87,7 +88,7 @@ class Sample:
             raise ValueError(f"{err} is missing") from err
         except (TypeError, ValueError, AttributeError, OverflowError) as err:
             raise ValueError(f"it makes no sense: {err}") from err
-        if not all(map(math.isfinite, (taken, started, uptime))):
+        if not all(0 <= time < _LATEST for time in (taken, started, uptime)):
             raise ValueError("its time is no time")
         by_key = {line.key: line for line in lines}
         return cls(taken, started, uptime, edges, by_key, picture)
@@ -123,8 +124,43 @@ class Period:
         return count / self.seconds if self.seconds > 0 else 0.0
 
 
+def _require_told(picture: dict[str, Any]) -> None:
+    """What views read of a picture beside the counters is there and of its kind."""
+    _text(picture["kernel"])
+    cilium = picture["cilium"]
+    if cilium is not None:
+        _text(cilium["version"])
+    if set(picture["families"]) != {"ipv4", "ipv6"}:
+        raise ValueError(f"families {', '.join(picture['families'])}")
+    for name, family in picture["families"].items():
+        _require_family(family)
+        if cilium is not None:
+            _count(cilium["big_tcp"][name]["max_gso"])
+    for finding in picture["findings"]:
+        for at in ("id", "severity", "seen", "why", "remedy"):
+            _text(finding[at])
+        for each in (*finding["families"], *finding["subjects"]):
+            _text(each)
+
+
+def _require_family(family: dict[str, Any]) -> None:
+    for at in ("state", "reason"):
+        _text(family[at])
+    for at in ("bytes", "big_bytes"):
+        _count(family[at])
+    for at in ("configured", "enabled"):
+        if family[at] not in (None, True, False):
+            raise ValueError(f"{at} is {family[at]!r}")
+
+
+def _text(value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+
+
 def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not isinstance(value, int) or not whole or not 0 <= value < 1 << 64:
         raise ValueError(f"{value} is no count")
     return value
 

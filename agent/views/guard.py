@@ -113,6 +113,7 @@ class Guard:
         try:
             config, context = self._read()
             self._require_same_scheme(context)
+            self._require_no_less(config)
         except BadValueError as err:
             _log.error("web config not renewed", error=err.message)
         else:
@@ -126,6 +127,18 @@ class Guard:
                 "restart the agent",
             )
 
+    def _require_no_less(self, config: webconfig.WebConfig) -> None:
+        """A file that is empty while it is saved must not open the door."""
+        before, now = self._config.tls, config.tls
+        asked = before is not None and before.client_auth != ssl.CERT_NONE
+        asks = now is not None and now.client_auth != ssl.CERT_NONE
+        if (self._config.users and not config.users) or (asked and not asks):
+            raise BadValueError(
+                f"--web-config {self._path}: passwords or certificates of clients "
+                "cannot be given up now",
+                "restart the agent",
+            )
+
     def _read(self) -> tuple[webconfig.WebConfig, ssl.SSLContext | None]:
         # Looked at before they are read: what changes meanwhile is read again.
         self._seen = {self._path: _version(self._path)}
@@ -135,8 +148,10 @@ class Guard:
         self._seen |= {path: _version(path) for path in config.tls.files}
         try:
             return config, config.tls.context()
-        except OSError as err:
-            told = getattr(err, "reason", None) or err.strerror or str(err)
+        except (OSError, ValueError) as err:
+            told = str(
+                getattr(err, "reason", None) or getattr(err, "strerror", "") or err
+            )
             raise BadValueError(
                 f"--web-config {self._path}: {' or '.join(config.tls.files)} cannot "
                 f"be used: {told.lower().replace('_', ' ')}",

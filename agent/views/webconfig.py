@@ -10,7 +10,7 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
@@ -78,10 +78,31 @@ def read(path: str) -> WebConfig:
     """The file, files in it relative to its folder; BadValueError otherwise."""
     try:
         with open(path, encoding="utf-8") as file:
-            found = yaml.safe_load(file)
+            found = _yaml(file)
         return _config(found, os.path.dirname(path))
     except (OSError, UnicodeError, yaml.YAMLError, RecursionError, _Error) as err:
         raise BadValueError(f"--web-config {path}: {_line(err)}", _MANUAL) from err
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # it is untyped
+    """Refuses a key that stands twice: which of them would count?"""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """See there."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = [key for key in keys if keys.count(key) > 1]
+        if twice:
+            raise _Error(f"{twice[0]!r} stands there twice")
+        return dict(super().construct_mapping(node, deep))
+
+
+def _yaml(file: TextIO) -> Any:
+    try:
+        return yaml.load(file, _Loader)  # noqa: S506  a SafeLoader
+    except (_Error, UnicodeError):
+        raise
+    except (ValueError, LookupError, AttributeError, TypeError) as err:
+        raise _Error("a value in it makes no sense") from err
 
 
 def _line(err: BaseException) -> str:
@@ -94,9 +115,11 @@ def _line(err: BaseException) -> str:
 
 
 def _config(found: Any, folder: str) -> WebConfig:
-    top = _mapping(found or {}, "the file", {"tls_server_config", "basic_auth_users"})
+    found = {} if found is None else found
+    top = _mapping(found, "the file", {"tls_server_config", "basic_auth_users"})
     tls = top.get("tls_server_config")
-    users = _mapping(top.get("basic_auth_users") or {}, "basic_auth_users", None)
+    users = top.get("basic_auth_users")
+    users = _mapping({} if users is None else users, "basic_auth_users", None)
     for name, value in users.items():
         if not isinstance(value, str) or not _BCRYPT.fullmatch(value):
             raise _Error(f"the password of {name!r} is no bcrypt hash")

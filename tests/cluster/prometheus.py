@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from agent.lab.netns import wait_until
 from tests.chart.helm import CHART
 from tests.cluster.cluster import CACHE, Cluster
 from tests.prometheus import Prometheus
@@ -57,7 +58,9 @@ def prometheus(cluster: Cluster, folder: Path) -> Iterator[Prometheus]:
     )
     process = node.start(str(CACHE / "bin/prometheus"), *flags)
     try:
-        yield Prometheus(node)
+        server = Prometheus(node)
+        wait_until(server.up, "Prometheus to be ready", 60)
+        yield server
     finally:
         process.kill()
         process.wait()

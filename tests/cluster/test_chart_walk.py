@@ -40,12 +40,14 @@ def world(
     stocked: Cluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
     folder: Path = tmp_path_factory.mktemp("prometheus")
-    with (
-        releases.installed(stocked, "helm4") as release,
-        prometheus(stocked, folder) as server,
-    ):
-        yield World(stocked, release, server)
-    stages.off(stocked)
+    try:
+        with (
+            releases.installed(stocked, "helm4") as release,
+            prometheus(stocked, folder) as server,
+        ):
+            yield World(stocked, release, server)
+    finally:
+        stages.off(stocked)
 
 
 Answers = list[tuple[int, dict[str, Any]]]

@@ -94,6 +94,12 @@ def test_whose_it_is() -> None:
         ({"edges": [1500]}, "1 edges need 2 slots"),
         ({"taken": float("nan")}, "its time is no time"),
         ({"counters": 7}, "makes no sense"),
+        ({"families": {}}, "makes no sense: families"),
+        ({"kernel": None}, "None is no text"),
+        ({"cilium": {}}, "'version' is missing"),
+        ({"findings": [{}]}, "'id' is missing"),
+        ({"findings": None}, "makes no sense"),
+        ({"taken": 1e300}, "its time is no time"),
         ({"edges": [1500, float("inf")]}, "makes no sense"),
         ({"taken": 10**400}, "makes no sense"),
         ({"pods": [{}]}, "'ifindex' is missing"),
@@ -108,7 +114,7 @@ def test_what_is_no_picture(change: dict[str, object], why: str) -> None:
         Sample.of([])
 
 
-@pytest.mark.parametrize("count", [-1, 1.5, float("inf"), True, None])
+@pytest.mark.parametrize("count", [-1, 1.5, 10**400, float("inf"), True, None])
 def test_what_is_no_count(count: object) -> None:
     world = World()
     world.probes.put(OURS, 2, lengths(5))

@@ -296,3 +296,17 @@ def test_an_encrypted_key_is_refused_and_nobody_is_asked(folder: Path) -> None:
     with pytest.raises(BadValueError, match="cannot be used"):
         Guard(str(path))
     assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("emptied", ["", "basic_auth_users:\n"])
+def test_a_file_that_is_empty_while_it_is_saved_opens_no_door(
+    folder: Path, emptied: str
+) -> None:
+    users = f"basic_auth_users:\n  me: {hashed('secret')}\n"
+    with served(folder, users) as port:
+        url = f"http://127.0.0.1:{port}/metrics"
+        assert status(url) == 401
+        (folder / "web.yaml").write_text(emptied)
+        with structlog.testing.capture_logs() as logs:
+            assert status(url) == 401
+        assert [entry["event"] for entry in logs] == ["web config not renewed"]

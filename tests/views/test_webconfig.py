@@ -101,6 +101,12 @@ TLS = "tls_server_config: {cert_file: a, key_file: b, "
             "basic_auth_users: {me: secret}",
             "the password of 'me' is no bcrypt hash",
         ),
+        ("[]", "the file is no mapping"),
+        ("basic_auth_users: []", "basic_auth_users is no mapping"),
+        ("basic_auth_users: {}\nbasic_auth_users: {}", "'basic_auth_users' stands"),
+        ("{a: 2026-13-45}", "a value in it makes no sense"),
+        ("a: !!int ''", "a value in it makes no sense"),
+        ("a: !!timestamp x", "a value in it makes no sense"),
         ("basic_auth_users: {me: 5}", "the password of 'me' is no bcrypt hash"),
         (
             f"basic_auth_users: {{'a:b': {HASH}}}",

@@ -89,10 +89,17 @@ class TopApp(App[AgentError | int]):
             (signal.SIGINT, Exit.INTERRUPTED),
         ):
             loop.add_signal_handler(number, self.exit, code)
+        self.app_resume_signal.subscribe(self, self._redraw)
         self._lines("prompt").show([(("filter:", BOLD),)])
         self.set_interval(_TICK_SECONDS, self.draw_header)
         self.draw()
         self._feed.start(lambda told: self.post_message(self.Came(told)))
+
+    def _redraw(self, _: object) -> None:
+        """The shell has written over the screen meanwhile."""
+        self.screen.refresh(layout=True)
+        for lines in self.query(Lines):
+            lines.refresh()
 
     def on_top_app_came(self, event: Came) -> None:
         """Samples, or none."""
