@@ -35,7 +35,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { text-align: right; padding: .3rem .6rem;
   border-bottom: 1px solid var(--line); }
 thead th { color: var(--quiet); font-weight: 600; }
-th:first-child, .about td { text-align: left; }
+th:first-child, .about td, .about th { text-align: left; }
 td { white-space: nowrap; }
 .about td { overflow-wrap: anywhere; white-space: normal; }
 h1 { overflow-wrap: anywhere; }
