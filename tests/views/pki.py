@@ -9,6 +9,8 @@ def authority(folder: Path, name: str = "ca") -> Path:
     """A new one: NAME.crt, NAME.key."""
     _openssl(
         *("req", "-x509", "-subj", f"/CN={name}", "-keyout", f"{folder}/{name}.key"),
+        # Python 3.13 trusts no authority without it.
+        *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
         *("-out", f"{folder}/{name}.crt"),
     )
     return folder / f"{name}.crt"
