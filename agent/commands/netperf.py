@@ -12,6 +12,7 @@ import click
 
 from agent import settings
 from agent.commands import options
+from agent.commands.options import flag
 from agent.commands.progress import Progress, progress
 from agent.errors import BadValueError, Exit
 from agent.inquiry import LOCAL_AGENT, require_address
@@ -24,96 +25,69 @@ _LISTEN = "BIGTCP_NETPERF_LISTEN"
 
 
 @click.command()
-@click.option(
+@flag(
     "--server",
     required=True,
     metavar="HOST[:PORT]",
-    envvar="BIGTCP_SERVER",
-    show_envvar=True,
     help="Where netserver runs: a name or an address; an IPv6 one with a port in [].",
 )
-@click.option(
+@flag(
     "--family",
     type=click.Choice(["ipv4", "ipv6", "both"]),
     default="both",
-    envvar="BIGTCP_FAMILY",
-    show_default=True,
-    show_envvar=True,
     help="IP families to measure. both: every one that the server has.",
 )
-@click.option(
+@flag(
     "-r",
     "--messages",
     default="80000:80000",
     metavar="REQUEST:RESPONSE",
-    envvar="BIGTCP_MESSAGES",
-    show_default=True,
-    show_envvar=True,
     help="Bytes of a request and of a response.",
 )
-@click.option(
+@flag(
     "-l",
     "--seconds",
     type=click.IntRange(1, 3600),  # netperf takes a fraction for 0, 0 for ever
     default=3,
-    envvar="BIGTCP_SECONDS",
-    show_default=True,
-    show_envvar=True,
     help="Length of a run.",
 )
-@click.option(
+@flag(
     "--repeats",
     type=click.IntRange(1, 1000),
     default=5,
-    envvar="BIGTCP_REPEATS",
-    show_default=True,
-    show_envvar=True,
     help="Runs of each family, in turns; `compare` wants 3 at least.",
 )
-@click.option(
+@flag(
     "--cpu",
     type=click.IntRange(0),
-    envvar="BIGTCP_CPU",
-    show_envvar=True,
     help="Pin netperf to this CPU.",
 )
-@click.option(
+@flag(
     "--name",
     default="",
-    envvar="BIGTCP_NAME",
-    show_envvar=True,
     help="What `compare` calls this record; without it: the file's name.",
 )
-@click.option(
+@flag(
     "--url",
     default=LOCAL_AGENT,
-    envvar="BIGTCP_URL",
-    show_default=True,
-    show_envvar=True,
     help="The agent of this node, which tells what passed. Without one there are "
     "results, but no histograms.",
 )
-@click.option(
+@flag(
     "--record",
     metavar="FILE",
-    envvar="BIGTCP_RECORD",
-    show_envvar=True,
     help="Write the record to a new file, for `compare`.",
 )
-@click.option(
+@flag(
     "--listen",
     metavar="ADDRESS",
     envvar=_LISTEN,
-    show_envvar=True,
     help="Serve the results at /metrics: HOST:PORT, [IPV6]:PORT or :PORT.",
 )
-@click.option(
+@flag(
     "--hold",
     type=click.IntRange(0, 86400),
     default=60,
-    envvar="BIGTCP_HOLD",
-    show_default=True,
-    show_envvar=True,
     help="With --listen: go on serving for so many seconds after the last run.",
 )
 @options.output

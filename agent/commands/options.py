@@ -4,13 +4,21 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from agent import settings
 
 T = TypeVar("T")
+
+
+def flag(*names: str, **more: Any) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """An option with a twin in the environment: --max-pods and BIGTCP_MAX_PODS."""
+    twin = names[-1].removeprefix("--").replace("-", "_").upper()
+    more.setdefault("envvar", f"BIGTCP_{twin}")
+    has_default = more.get("default") not in (None, "")
+    return click.option(*names, show_default=has_default, show_envvar=True, **more)
 
 
 def with_cluster(command: Callable[..., T]) -> Callable[..., T]:
@@ -37,32 +45,42 @@ def with_cluster(command: Callable[..., T]) -> Callable[..., T]:
         )
         return command(where=where, **others)
 
-    for flag, default, text in (
-        ("--cilium-socket", settings.CILIUM_SOCKET, "Socket of Cilium's agent."),
-        (
-            "--node-name",
-            "",
-            "This node's name in Kubernetes; without it the API server is not asked.",
+    decorated: Callable[..., T] = with_where
+    for add in (
+        flag(
+            "--cilium-socket",
+            default=settings.CILIUM_SOCKET,
+            help="Socket of Cilium's agent.",
         ),
-        ("--kubeconfig", "", "Without it: the pod's own account, or ~/.kube/config."),
-        ("--cilium-namespace", "kube-system", "Where Cilium's ConfigMap is."),
-        ("--cilium-config-map", "cilium-config", "Name of Cilium's ConfigMap."),
+        flag(
+            "--node-name",
+            default="",
+            help="This node's name in Kubernetes; without it the API server is not "
+            "asked.",
+        ),
+        flag(
+            "--kubeconfig",
+            default="",
+            help="Without it: the pod's own account, or ~/.kube/config.",
+        ),
+        flag(
+            "--cilium-namespace",
+            default="kube-system",
+            help="Where Cilium's ConfigMap is.",
+        ),
+        flag(
+            "--cilium-config-map",
+            default="cilium-config",
+            help="Name of Cilium's ConfigMap.",
+        ),
+        flag(
+            "--watch-pods",
+            is_flag=True,
+            help="Ask the API server for this node's pods, too: since when they run.",
+        ),
     ):
-        with_where = click.option(
-            flag,
-            default=default,
-            envvar=f"BIGTCP_{flag.removeprefix('--').replace('-', '_').upper()}",
-            show_default=bool(default),
-            show_envvar=True,
-            help=text,
-        )(with_where)
-    return click.option(
-        "--watch-pods",
-        is_flag=True,
-        envvar="BIGTCP_WATCH_PODS",
-        show_envvar=True,
-        help="Ask the API server for this node's pods, too: since when they run.",
-    )(with_where)
+        decorated = add(decorated)
+    return decorated
 
 
 def no_nan(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
@@ -72,10 +90,8 @@ def no_nan(_: click.Context, __: click.Parameter, value: float | None) -> float 
     return value
 
 
-url = click.option(
+url = flag(
     "--url",
-    envvar="BIGTCP_URL",
-    show_envvar=True,
     help="The agent to ask. Without it: the agent of this node "
     "(http://127.0.0.1:19715) or, where none answers, probes of our own.",
 )

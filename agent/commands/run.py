@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agent import __version__, settings
-from agent.commands.options import with_cluster
+from agent.commands.options import flag, with_cluster
 from agent.errors import Exit
 from agent.snapshot.naming import Naming
 
@@ -20,64 +20,44 @@ _HEARING_SECONDS = 0.2
 
 
 @click.command()
-@click.option(
+@flag(
     "--listen",
     default=settings.DEFAULT_LISTEN,
-    envvar="BIGTCP_LISTEN",
-    show_default=True,
-    show_envvar=True,
     help="Where /metrics is served: HOST:PORT, [IPV6]:PORT or :PORT.",
 )
-@click.option(
+@flag(
     "--web-config",
     default="",
-    envvar="BIGTCP_WEB_CONFIG",
-    show_envvar=True,
     help="File with TLS and passwords for --listen, in the format of Prometheus' "
     "exporters. /livez and /readyz stay open.",
 )
-@click.option(
+@flag(
     "--hooks",
     default=settings.DEFAULT_HOOKS,
-    envvar="BIGTCP_HOOKS",
-    show_default=True,
-    show_envvar=True,
     help="Hooks to attach. napi_gro_receive_entry sees every wire packet.",
 )
-@click.option(
+@flag(
     "--interfaces",
     default=settings.DEFAULT_INTERFACES,
-    envvar="BIGTCP_INTERFACES",
-    show_default=True,
-    show_envvar=True,
     help="Devices of this node to show by name: shell patterns, ! leaves out. "
     "The others are summed.",
 )
-@click.option(
+@flag(
     "--max-interfaces",
     type=click.IntRange(0, 1000),
     default=settings.DEFAULT_MAX_INTERFACES,
-    envvar="BIGTCP_MAX_INTERFACES",
-    show_default=True,
-    show_envvar=True,
     help="At most this many by name.",
 )
-@click.option(
+@flag(
     "--max-pods",
     type=click.IntRange(0, 1000),
     default=0,
-    envvar="BIGTCP_MAX_PODS",
-    show_default=True,
-    show_envvar=True,
     help="Tell so many pods apart in bigtcp_pod_skb_length_bytes; needs Cilium.",
 )
-@click.option(
+@flag(
     "--log-format",
     type=click.Choice(["auto", "text", "json"]),
     default="auto",
-    envvar="BIGTCP_LOG_FORMAT",
-    show_default=True,
-    show_envvar=True,
     help="auto: text on a terminal, JSON elsewhere.",
 )
 @with_cluster
