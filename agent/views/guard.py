@@ -17,6 +17,7 @@ import structlog
 
 from agent.errors import BadValueError
 from agent.views import webconfig
+from agent.views.answer import WsgiApp, answer
 
 _log = structlog.get_logger(__name__)
 
@@ -24,8 +25,6 @@ _log = structlog.get_logger(__name__)
 _OPEN = ("/livez", "/readyz")
 # Of no user: a name that is unknown takes as long as a wrong password.
 _NOBODY = b"$2b$10$" + b"." * 53
-
-Application = Callable[..., Iterable[bytes]]
 
 
 class Guard:
@@ -50,7 +49,7 @@ class Guard:
             self._renew()
             return self._context
 
-    def guarding(self, app: Application) -> Application:
+    def guarding(self, app: WsgiApp) -> WsgiApp:
         """The application for those alone who may ask; probes always may."""
 
         def guarded(
@@ -59,16 +58,10 @@ class Guard:
             status = self._refusal(environ)
             if status is None:
                 return app(environ, start)
-            body = f"{status.phrase}\n".encode()
-            headers = [
-                ("Content-Type", "text/plain; charset=utf-8"),
-                ("Content-Length", str(len(body))),
-            ]
+            more = {}
             if status == HTTPStatus.UNAUTHORIZED:
-                basic = 'Basic realm="bigtcp-agent", charset="UTF-8"'
-                headers.append(("WWW-Authenticate", basic))
-            start(f"{status.value} {status.phrase}", headers)
-            return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+                more["WWW_Authenticate"] = 'Basic realm="bigtcp-agent", charset="UTF-8"'
+            return answer(environ, start, status, f"{status.phrase}\n", **more)
 
         return guarded
 

@@ -24,6 +24,7 @@ from agent import __version__
 from agent.errors import AgentError, BadValueError
 from agent.settings import Address
 from agent.snapshot.snapshot import Snapshot
+from agent.views.answer import WsgiApp, answer
 from agent.views.exporter import PodsOf, metrics_application
 from agent.views.picture import picture
 
@@ -53,8 +54,6 @@ rests on and what to do, as JSON (<code>bigtcp-agent check</code> reads it)</li>
 / sum(rate(bigtcp_skb_length_bytes_sum{{hook="net_dev_start_xmit",scope="node"}}[5m]))
 </code></pre></body></html>
 """
-
-WsgiApp = Callable[..., Iterable[bytes]]
 
 
 class Gate(Protocol):
@@ -116,17 +115,8 @@ def make_app(  # noqa: C901  a router is a list of cases
     def app(  # noqa: C901  the same list
         environ: dict[str, str], start: Callable[..., object]
     ) -> Iterable[bytes]:
-        def answer(status: HTTPStatus, text: str, kind: str) -> list[bytes]:
-            body = text.encode()
-            headers = [
-                ("Content-Type", f"{kind}; charset=utf-8"),
-                ("Content-Length", str(len(body))),
-            ]
-            start(f"{status.value} {status.phrase}", headers)
-            return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
-
         def plain(status: HTTPStatus, text: str) -> list[bytes]:
-            return answer(status, text + "\n", "text/plain")
+            return answer(environ, start, status, text + "\n")
 
         def route() -> Iterable[bytes]:
             match environ["PATH_INFO"]:
@@ -134,14 +124,16 @@ def make_app(  # noqa: C901  a router is a list of cases
                     return _metrics(metrics_app, environ, start)
                 case "/api/snapshot":
                     text = json.dumps(picture(_asked(environ, source, observe)))
-                    return answer(HTTPStatus.OK, text, "application/json")
+                    return answer(
+                        environ, start, HTTPStatus.OK, text, "application/json"
+                    )
                 case "/livez":
                     return plain(HTTPStatus.OK, "ok")
                 case "/readyz":
                     source()
                     return plain(HTTPStatus.OK, "ok")
                 case "/":
-                    return answer(HTTPStatus.OK, page, "text/html")
+                    return answer(environ, start, HTTPStatus.OK, page, "text/html")
             return plain(HTTPStatus.NOT_FOUND, "not here; see /")
 
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
@@ -168,13 +160,7 @@ def make_metrics_app(metrics_app: WsgiApp) -> WsgiApp:
             status, text = HTTPStatus.OK, "ok"
         else:
             status, text = HTTPStatus.NOT_FOUND, "not here; see /metrics"
-        body = f"{text}\n".encode()
-        headers = [
-            ("Content-Type", "text/plain; charset=utf-8"),
-            ("Content-Length", str(len(body))),
-        ]
-        start(f"{status.value} {status.phrase}", headers)
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+        return answer(environ, start, status, text + "\n")
 
     return app
 
