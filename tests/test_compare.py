@@ -178,8 +178,8 @@ def test_a_family_that_b_has_lost_fails_a_pipeline(tmp_path: Path, on: str) -> N
 def test_a_page_does_not_replace_a_record(off: str, on: str) -> None:
     before = Path(off).read_bytes()
     code, _, said = run(off, on, "--html", off)
-    assert (code, Path(off).read_bytes()) == (2, before)
-    assert said.startswith(f"error: --html: {off} is there and no page")
+    assert (code, Path(off).read_bytes()) == (1, before)
+    assert said.startswith(f"error: {off} exists already")
 
 
 def test_a_fifo_is_no_record(on: str, tmp_path: Path) -> None:

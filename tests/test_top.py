@@ -143,7 +143,7 @@ def test_record_and_replay(url: str, tmp_path: Path) -> None:
     assert top("--replay", str(path), "-o", "ndjson")[1].count("\n") == 33
     code, told, said = top(*flags, "--once")
     assert (code, told) == (1, "")
-    assert said.startswith(f"error: {path} cannot be made: file exists\nhint: ")
+    assert said.startswith(f"error: {path} exists already\nhint: ")
 
 
 def test_a_record_that_finds_no_room(url: str, tmp_path: Path) -> None:

@@ -3,20 +3,19 @@
 
 import contextlib
 import math
-import os
 from statistics import median
 from typing import TYPE_CHECKING
 
 import click
 
 from agent.commands.options import output
-from agent.errors import AgentError, BadValueError, Exit
+from agent.errors import AgentError, Exit
 
 if TYPE_CHECKING:
     from agent.snapshot.comparison import Compared
 
 
-_PAGE = b"<!doctype html"
+_PAGE = b"<!doctype html"  # a record is never written over
 _ROUNDING = 1e-9
 
 
@@ -60,25 +59,11 @@ def compare(
     from agent.views.page import compared_html
 
     compared = comparison.compare(read(a), read(b))
-    if html:
-        _require_page(html)
-    with whole(html, over=True) if html else contextlib.nullcontext() as file:
+    with whole(html, over=_PAGE) if html else contextlib.nullcontext() as file:
         if file:
             file.write(compared_html(compared))
     click.echo((compared_json if output == "json" else compared_text)(compared))
     return Exit.OK if fail_below is None else _judged(compared, fail_below)
-
-
-def _require_page(path: str) -> None:
-    """What is written over is a page, not a record by mistake."""
-    if not os.path.isfile(path):
-        return
-    with open(path, "rb") as file:
-        begins = file.read(len(_PAGE)).lower()
-    if begins and begins != _PAGE:
-        raise BadValueError(
-            f"--html: {path} is there and no page", "choose another name"
-        )
 
 
 def _judged(compared: "Compared", least: float) -> int:

@@ -10,11 +10,12 @@ from agent.record.lines import RecordError
 
 
 @contextlib.contextmanager
-def whole(path: str, *, over: bool = False) -> Iterator[TextIO]:
+def whole(path: str, *, over: bytes = b"") -> Iterator[TextIO]:
     """A text file that appears at `path` once all is written, and does not where
     that fails. Whether it can be written is told at once.
 
-    RecordError where it cannot; and, unless `over`, where there is a file already.
+    RecordError where it cannot; and where there is a file already, unless that
+    begins with `over`, in whatever case.
     """
     path = os.path.realpath(path)
     _require_free(path, over=over)
@@ -40,7 +41,7 @@ def whole(path: str, *, over: bool = False) -> Iterator[TextIO]:
 @contextlib.contextmanager
 def in_folder(folder: str | None, names: Sequence[str]) -> Iterator[dict[str, TextIO]]:
     """A new file NAME.json for each name, in a folder that is made where it is
-    missing; all of them as `whole` does it. None without a folder.
+    missing; all of them as `whole` does it. Nothing without a folder.
     """
     if folder is None:
         yield {}
@@ -59,10 +60,16 @@ def in_folder(folder: str | None, names: Sequence[str]) -> Iterator[dict[str, Te
         }
 
 
-def _require_free(path: str, *, over: bool) -> None:
+def _require_free(path: str, *, over: bytes) -> None:
     if not os.path.lexists(path):
         return
     if not os.path.isfile(path):
         raise RecordError(f"{path} is there and no file", "choose another name")
-    if not over:
+    if not over or not _begins_with(path, over):
         raise RecordError(f"{path} exists already", "choose another name, or remove it")
+
+
+def _begins_with(path: str, these: bytes) -> bool:
+    """Or is it empty?"""
+    with open(path, "rb") as file:
+        return file.read(len(these)).lower() in (b"", these)

@@ -33,12 +33,14 @@ class Writer:
     def __init__(self, path: str) -> None:
         try:
             self._file: TextIO = open(path, "x", encoding="utf-8")  # noqa: SIM115
-        except OSError as err:
-            hint = "choose another name, or remove it"
-            if err.errno != errno.EEXIST:
-                hint = "choose a file that we may write"
+        except FileExistsError as err:
             raise RecordError(
-                f"{path} cannot be made: {(err.strerror or str(err)).lower()}", hint
+                f"{path} exists already", "choose another name, or remove it"
+            ) from err
+        except OSError as err:
+            raise RecordError(
+                f"{path} cannot be made: {(err.strerror or str(err)).lower()}",
+                "choose a file that we may write",
             ) from err
         self._write({"schema": SCHEMA, "kind": _KIND, "version": __version__})
 

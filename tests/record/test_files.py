@@ -26,7 +26,7 @@ def test_nothing_is_left_of_a_failure(tmp_path: Path) -> None:
     path.write_text("before")
 
     def fail() -> None:
-        with whole(str(path), over=True) as file:
+        with whole(str(path), over=b"before") as file:
             file.write("half")
             raise ZeroDivisionError
 
@@ -42,10 +42,15 @@ def test_only_who_asks_writes_over(tmp_path: Path) -> None:
     link.symlink_to(path)
     with pytest.raises(RecordError, match="exists already"), whole(str(path)):
         pytest.fail("it was opened")
-    with whole(str(link), over=True) as file:
+    with whole(str(link), over=b"before") as file:
         file.write("after")
     assert path.read_text() == "after"
     assert link.is_symlink()
+    with (
+        pytest.raises(RecordError, match="exists already"),
+        whole(str(path), over=b"before"),
+    ):
+        pytest.fail("it begins with something else")
 
 
 def test_one_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
@@ -68,7 +73,7 @@ def test_one_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
     ],
 )
 def test_where_it_cannot_be_written(path: str, why: str) -> None:
-    with pytest.raises(RecordError, match=why), whole(path, over=True):
+    with pytest.raises(RecordError, match=why), whole(path, over=b"before"):
         pytest.fail("it was opened")
 
 

@@ -43,7 +43,7 @@ def test_a_writer_that_was_killed(path: Path) -> None:
 
 def test_nothing_is_written_over(path: Path) -> None:
     before = path.read_bytes()
-    with pytest.raises(RecordError, match="file exists"):
+    with pytest.raises(RecordError, match="exists already"):
         Writer(str(path))
     assert path.read_bytes() == before
 
