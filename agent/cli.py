@@ -12,8 +12,9 @@ from agent.snapshot.plain import plain
 
 
 def _tell(error: AgentError, *, verbose: bool) -> None:
-    text = f"error: {error.message}\nhint: {error.hint}"
-    click.echo(plain(text), err=True)  # some of it is what others said
+    # Some of it is what others said.
+    text = f"error: {plain(error.message)}\nhint: {plain(error.hint)}"
+    click.echo(text, err=True)
     if verbose and error.detail:
         click.echo(error.detail, err=True)
 

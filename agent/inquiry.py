@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from agent.errors import AgentError, BadValueError, Exit, KernelError
 from agent.settings import Cluster
 from agent.snapshot.model import Hook
-from agent.snapshot.plain import plain_json
+from agent.snapshot.plain import plain_json, plainly
 from agent.snapshot.sample import SCHEMA
 from agent.views.picture import picture
 
@@ -154,9 +154,9 @@ def asked(url: str | None, where: Cluster) -> Iterator[Asked]:
         collector = node.collector
         yield Asked(
             "our own probes",
-            lambda: picture(collector.snapshot()),
-            lambda seconds: picture(
-                collector.observe(seconds or _OWN_SECONDS, time.sleep)
+            lambda: plainly(picture(collector.snapshot())),
+            lambda seconds: plainly(
+                picture(collector.observe(seconds or _OWN_SECONDS, time.sleep))
             ),
         )
 

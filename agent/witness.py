@@ -75,8 +75,8 @@ class Witness:
         self, before: Sample, after: Sample, hook: Hook, family: str
     ) -> Line | None:
         lines = [
-            replace(line, lengths=_since(line.lengths, before.lines.get(key)))
-            for key, line in after.lines.items()
+            replace(line, lengths=_longest(line.lengths, before.lines.get(key)))
+            for key, line in after.since(before).lines.items()
             if line.netns == self._netns and (key.hook, key.family) == (hook, family)
         ]
         return max(lines, key=_bytes, default=None)
@@ -92,16 +92,14 @@ def _bytes(line: Line) -> int:
     return line.lengths.histogram.bytes
 
 
-def _since(now: Lengths, then: Line | None) -> Lengths:
-    """What came after `then`. The longest is exact where it grew; else it lies in
-    the highest slot that was used, whose upper edge stands for it.
+def _longest(new: Lengths, then: Line | None) -> Lengths:
+    """With the longest of what is new: exact where it grew; else it lies in the
+    highest slot that was used, whose upper edge stands for it.
     """
-    if then is None:
-        return now
-    new = now.since(then.lengths)
-    if now.longest > then.lengths.longest or not new.histogram.count:
+    histogram = new.histogram
+    if then is None or new.longest > then.lengths.longest or not histogram.count:
         return new
-    slots, edges = new.histogram.slots, new.histogram.edges
+    slots, edges = histogram.slots, histogram.edges
     highest = max(slot for slot, count in enumerate(slots) if count)
-    edge = edges[highest] if highest < len(edges) else now.longest
-    return replace(new, longest=min(edge, now.longest))
+    edge = edges[highest] if highest < len(edges) else new.longest
+    return replace(new, longest=min(edge, new.longest))

@@ -8,13 +8,7 @@ from pathlib import PurePath
 from agent.snapshot.comparison import BIG_SHARE, SEGMENTS, Facts, Measured, Metric
 from agent.snapshot.histogram import Histogram
 from agent.snapshot.model import Lengths
-
-
-def _plain(text: str) -> str:
-    """Text that a terminal takes for nothing else: a record may be anybody's."""
-    return "".join(
-        each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text
-    )
+from agent.snapshot.plain import plain
 
 
 def measured(
@@ -24,11 +18,11 @@ def measured(
     file's.
     """
     return Measured(
-        path=_plain(path),
-        name=_plain(name or PurePath(path).stem),
+        path=plain(path),
+        name=plain(name or PurePath(path).stem),
         kind="netperf" if test else "top",
         test=test,
-        about={label: _plain(told) for label, told in about.items()},
+        about=about,
         families=families,
     )
 
@@ -47,10 +41,9 @@ def _present(values: Iterable[float | None]) -> tuple[float, ...]:
 
 def shapes(seen: list[Lengths]) -> dict[Metric, tuple[float, ...]]:
     """What lengths tell; nothing of those that are empty."""
-    seen = [lengths for lengths in seen if lengths.histogram.count]
     return {
         BIG_SHARE: _present(lengths.histogram.big_share for lengths in seen),
-        SEGMENTS: tuple(each.segments / each.histogram.count for each in seen),
+        SEGMENTS: _present(lengths.segments_per_skb for lengths in seen),
     }
 
 

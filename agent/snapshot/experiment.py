@@ -112,8 +112,7 @@ class Arm:
     @property
     def segments_per_skb(self) -> float | None:
         """Wire packets that an skb stood for, on average."""
-        count = self.histogram.count
-        return self.sent.segments / count if count else None
+        return self.sent.segments_per_skb
 
     @property
     def segmented_in_software(self) -> int:

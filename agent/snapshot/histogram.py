@@ -2,6 +2,7 @@
 """Histogram of skb lengths: pure, immutable, exact."""
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Self
@@ -109,3 +110,15 @@ class Histogram:
             self.bytes + sign * other.bytes,
             self.big_bytes + sign * other.big_bytes,
         )
+
+
+def used_slots(histograms: Iterable[Histogram]) -> range:
+    """From the first slot that has a count in any of them to the last. They have the
+    same edges.
+    """
+    used = [
+        slot
+        for slot, counts in enumerate(zip(*(h.slots for h in histograms), strict=True))
+        if any(counts)
+    ]
+    return range(used[0], used[-1] + 1) if used else range(0)

@@ -79,6 +79,12 @@ class Lengths:
         """Nothing counted yet."""
         return cls(Histogram.empty(edges))
 
+    @property
+    def segments_per_skb(self) -> float | None:
+        """Wire packets that an skb stands for, on average; None where none was."""
+        count = self.histogram.count
+        return self.segments / count if count else None
+
     def add(self, other: Self) -> Self:
         """Both together."""
         return type(self)(

@@ -7,7 +7,7 @@ from html import escape
 from math import floor, log10
 from statistics import median
 
-from agent.snapshot.histogram import Histogram
+from agent.snapshot.histogram import Histogram, used_slots
 from agent.views.report import percent, size
 
 _ROW = 22
@@ -35,11 +35,7 @@ def slots_to_show(histograms: Sequence[Histogram]) -> range:
     to 192 KiB, so that it is seen what is missing. They have the same edges.
     """
     edges = histograms[0].edges
-    used = [
-        slot
-        for slot in range(len(edges) + 1)
-        if any(histogram.slots[slot] for histogram in histograms)
-    ]
+    used = used_slots(histograms)
     if not used:
         return range(0)
     limit = 192 * _KIB

@@ -86,7 +86,6 @@ def top_rows(before: Sample, now: Sample) -> Iterable[str]:
 def _row(line: Line, period: Period) -> dict[str, Any]:
     """Sizes in bytes; shares 0 to 1, null where nothing passed."""
     histogram = line.lengths.histogram
-    count = histogram.count
     return {
         "name": line.name,
         "device": line.device,
@@ -96,10 +95,10 @@ def _row(line: Line, period: Period) -> dict[str, Any]:
         "hook": line.key.hook,
         "ip_family": line.key.family,
         "limit": line.limit,
-        "skbs_per_second": period.per_second(count),
+        "skbs_per_second": period.per_second(histogram.count),
         "bytes_per_second": period.per_second(histogram.bytes),
         "big_share": histogram.big_share,
         "longest": line.lengths.longest,
-        "packets_per_skb": line.lengths.segments / count if count else None,
+        "packets_per_skb": line.lengths.segments_per_skb,
         "slots": list(histogram.slots),
     }

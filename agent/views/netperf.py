@@ -92,6 +92,5 @@ def _rates(runs: tuple[Run, ...]) -> list[float]:
 
 
 def _segments(lengths: Lengths | None) -> str:
-    if lengths is None or not lengths.histogram.count:
-        return "-"
-    return f"{lengths.segments / lengths.histogram.count:.1f}"
+    found = lengths.segments_per_skb if lengths else None
+    return "-" if found is None else f"{found:.1f}"

@@ -6,7 +6,7 @@ import textwrap
 from typing import Any
 
 from agent.snapshot.experiment import Arm, Comparison, Demo, Gain
-from agent.snapshot.histogram import Histogram
+from agent.snapshot.histogram import Histogram, used_slots
 
 SCHEMA = "bigtcp.demo/v1"
 _WIDTH = 80  # of a terminal
@@ -54,18 +54,14 @@ def histograms(columns: dict[str, Histogram]) -> list[str]:
     used one are left out.
     """
     edges = next(iter(columns.values())).edges
-    used = [
-        slot
-        for slot in range(len(edges) + 1)
-        if any(histogram.slots[slot] for histogram in columns.values())
-    ]
+    used = used_slots(columns.values())
     if not used:
         return ["nothing was counted"]
     width = (_WIDTH - _LABEL) // len(columns) - 2
     longest = width - 8  # beside a percentage
     head = "".join(f"  {name:<{width}}" for name in columns)
     lines = ["up to".rjust(_LABEL) + head]
-    for slot in range(used[0], used[-1] + 1):
+    for slot in used:
         label = size(edges[slot]) if slot < len(edges) else "longer"
         line = label.rjust(_LABEL)
         for histogram in columns.values():

@@ -116,7 +116,7 @@ class Traffic:
             bits=period.per_second(_BITS * histogram.bytes) if period else None,
             share=share,
             longest=line.lengths.longest,
-            packets=line.lengths.segments / count if passed and count else None,
+            packets=line.lengths.segments_per_skb if passed else None,
             trend=tuple(self._trends[key]),
             silent=self.sample.taken - self._active[key],
             line=line,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.kernel.contract import Contract, bpf_directory
-from agent.snapshot.histogram import Histogram
+from agent.snapshot.histogram import Histogram, used_slots
 from agent.snapshot.model import Family, Hook
 
 CONTRACT = Contract.read(bpf_directory())
@@ -112,3 +112,11 @@ def test_wrong_use_is_refused() -> None:
         of([1]).add(Histogram.empty((1, 2)))
     with pytest.raises(ValueError, match="between 0 and 1"):
         of([1]).quantile(2)
+
+
+def test_used_slots() -> None:
+    edges = (1, 2, 3)
+    a, b = Histogram(edges, (0, 1, 0, 0)), Histogram(edges, (0, 0, 0, 2))
+    assert used_slots([a, b]) == range(1, 4)
+    assert used_slots([a]) == range(1, 2)
+    assert not used_slots([Histogram.empty(edges)])

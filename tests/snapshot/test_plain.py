@@ -7,7 +7,7 @@ from agent.snapshot.plain import plain, plain_json
 
 
 def test_text() -> None:
-    assert plain("eth0, 日本, ü\n\tx") == "eth0, 日本, ü\n\tx"
+    assert plain("eth0, 日本, ü\n\tx") == "eth0, 日本, ü  x"
     assert plain("a\x1b]0;b\x07c") == "a\ufffd]0;b\ufffdc"
     assert plain("a\u202eb\x9bc\ud800") == "a\ufffdb\ufffdc\ufffd"
 

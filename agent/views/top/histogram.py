@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Iterable
 
-from agent.snapshot.histogram import Histogram
+from agent.snapshot.histogram import Histogram, used_slots
 from agent.snapshot.model import Hook, Scope
 from agent.snapshot.sample import POD_RECEIVE, Line
 from agent.views.cells import DASH, si
@@ -86,9 +86,8 @@ def _head(name: str, row: Row) -> str:
 
 
 def _packets(row: Row, lately: bool) -> str:
-    its = row.line if lately else row.total
-    count = _count(its)
-    return f"{its.lengths.segments / count:.1f}" if count else DASH
+    found = (row.line if lately else row.total).lengths.segments_per_skb
+    return DASH if found is None else f"{found:.1f}"
 
 
 _FACTS: dict[str, Callable[[Row, bool], str]] = {
@@ -127,11 +126,7 @@ def _cut(queue: Row | None, send: Row | None, lately: bool) -> list[Spans]:
 
 def _slots(columns: list[Histogram], each: int) -> list[Spans]:
     edges = columns[0].edges
-    used = [
-        slot
-        for slot in range(len(edges) + 1)
-        if any(histogram.slots[slot] for histogram in columns)
-    ]
+    used = used_slots(columns)
     if not used:
         return [((f"{'':{_LABEL}}  nothing was counted yet", FAINT),)]
     lines: list[Spans] = []
