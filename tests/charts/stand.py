@@ -144,8 +144,10 @@ class Stand:
             ),
         ]
         applied = "node:bigtcp_cilium_max_size_bytes:max"
+        # Of both nodes: counters that one had before its first scrape would be lost.
+        sizes = [size] * (len(self.nodes) * len(FAMILIES) * len(("gso", "gro")))
         wait_until(
-            lambda: set(self.prometheus.query(applied)) == {size},
+            lambda: self.prometheus.query(applied) == sizes,
             f"Prometheus to know that Cilium applies {size}",
             60,
         )
