@@ -38,6 +38,15 @@ class KernelError(AgentError):
     exit_code = Exit.KERNEL
 
 
+class OldKernelError(KernelError):
+    """The kernel is from before BIG TCP."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            message, "use Linux 5.19 or newer: it is the first with BIG TCP"
+        )
+
+
 class BadValueError(AgentError):
     """A flag, or its twin in the environment, has a value nobody can use."""
 

@@ -12,6 +12,7 @@ from agent import __version__
 from agent.kernel.links import Rtnetlink
 from agent.lab import netperf, netserver
 from agent.lab.machine import machine
+from agent.lab.programs import require
 from agent.record.netperf import Counted, Device, Node, Record, Run, Series
 from agent.record.typed import decode
 from agent.snapshot.experiment import TcpRr
@@ -31,7 +32,7 @@ class Server:
 
 def find(name: str, host: str, port: int, wanted: tuple[Family, ...]) -> Server:
     """The addresses of `host`, each of which answers; AgentError otherwise."""
-    netperf.require("netperf")
+    require("netperf", "setpriv", "taskset")
     found = netserver.addresses(host, wanted)
     for address in found.values():
         netserver.require_answer(address, port)

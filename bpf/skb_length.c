@@ -30,7 +30,9 @@
 
 #define RECENT_BITS 8 /* 50 KB a CPU */
 #define RECENT_ROWS (1 << RECENT_BITS)
-#define HOOK_BITS 2
+#define HOOK_BITS 2 /* each program has its share of them */
+#define ONE(number, name) +1
+_Static_assert((0 SKB_LENGTH_HOOKS(ONE)) <= 1 << HOOK_BITS, "a hook without slots");
 #ifndef IDLE_JIFFIES	   /* -DIDLE_JIFFIES=n */
 #define IDLE_JIFFIES 16384 /* 16 s to 164 s, by HZ */
 #endif

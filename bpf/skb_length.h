@@ -44,7 +44,7 @@
 
 /* Rows that no tracepoint has of its own: netif_receive_skb writes them, by the
  * address that the packet goes to, in a program compiled with -DPER_POD. */
-#define SKB_LENGTH_PSEUDO_HOOKS(X) X(4, pod_receive)
+#define SKB_LENGTH_PSEUDO_HOOKS(X) X(128, pod_receive)
 
 #define SKB_LENGTH_FAMILIES(X) \
 	X(0, other)            \

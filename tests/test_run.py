@@ -20,6 +20,8 @@ from tests.process import (
     free_port,
 )
 
+RUN = (COMMAND, "run", "--listen", "127.0.0.1:0")
+
 
 def test_pages() -> None:
     with agent() as (_, address):
@@ -54,7 +56,7 @@ def test_ctrl_c_is_told_apart() -> None:
 def test_a_signal_during_the_start_ends_it(number: signal.Signals, code: int) -> None:
     """Also where the loader hangs: it is stopped here."""
     before = bpf_programs()
-    process = subprocess.Popen([COMMAND, "run"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(RUN, stderr=subprocess.PIPE, text=True)
     loader = wait_until(lambda: child_of(process), "the loader to start")
     assert loader
     os.kill(loader, signal.SIGSTOP)
@@ -69,7 +71,7 @@ def test_a_signal_during_the_start_ends_it(number: signal.Signals, code: int) ->
 
 @pytest.mark.parametrize("delay", [0.1, 0.13, 0.16, 0.2, 0.25])
 def test_a_signal_at_any_moment_of_the_start(delay: float) -> None:
-    process = subprocess.Popen([COMMAND, "run"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(RUN, stderr=subprocess.PIPE, text=True)
     time.sleep(delay)  # the moment is what is varied here
     process.terminate()
     _, said = process.communicate(timeout=5)
@@ -218,7 +220,7 @@ def test_two_capabilities_are_enough() -> None:
 def test_too_few_capabilities_are_named(granted: str) -> None:
     before = bpf_programs()
     done = subprocess.run(
-        [*CAPABLE, f"--bounding-set=-all{granted}", COMMAND, "run"],
+        [*CAPABLE, f"--bounding-set=-all{granted}", *RUN],
         capture_output=True,
         text=True,
         check=False,
@@ -245,9 +247,7 @@ def test_too_few_capabilities_are_named(granted: str) -> None:
     ],
 )
 def test_bad_flags(flags: list[str], message: str) -> None:
-    done = subprocess.run(
-        [COMMAND, "run", *flags], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*RUN, *flags], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     error, hint = done.stderr.splitlines()
     assert error.startswith("error: ")
@@ -260,7 +260,7 @@ def test_the_wrong_bcc_is_recognised(tmp_path: os.PathLike[str]) -> None:
     with open(f"{tmp_path}/bcc.py", "w") as file:
         file.write("answer = 42\n")
     done = subprocess.run(
-        [COMMAND, "run"],
+        RUN,
         capture_output=True,
         text=True,
         check=False,

@@ -88,7 +88,12 @@ def run(  # noqa: PLR0913  a flag each
         node = stack.enter_context(opened(wanted, where, naming, max_pods))
         probes, collector = node.probes, node.collector
         for hook, why in probes.failures.items():
-            log.warning("hook not attached", hook=hook, reason=why)
+            log.warning(
+                "hook not attached",
+                hook=hook,
+                reason=why.message,
+                detail=why.detail or None,
+            )
         app = make_app(
             collector.snapshot,
             lambda seconds: collector.observe(seconds, ending.wait),

@@ -10,7 +10,7 @@ refuse it.
 
 import contextlib
 
-from agent.errors import KernelError
+from agent.errors import OldKernelError
 from agent.kernel import libbpf
 from agent.kernel.libbpf import KIND_FUNC, KIND_STRUCT, Btf
 
@@ -63,9 +63,8 @@ def _struct(btf: Btf, name: str) -> str:
         offset = btf.offset(type_id, member) if type_id is not None else None
         if offset is None:
             if (ctype, member) in _NEEDED[name]:
-                raise KernelError(
-                    f"this kernel's struct {name} has no member {member}",
-                    "use Linux 5.19 or newer: it is the first with BIG TCP",
+                raise OldKernelError(
+                    f"this kernel's struct {name} has no member {member}"
                 )
             continue
         pad = f"char pad_{member}[{offset}]; " if offset else ""
@@ -127,7 +126,7 @@ def _cast(btf: Btf) -> str:
 
 
 def layout(btf: Btf) -> str:
-    """The C text to put before skb_length.c; KernelError where it cannot be."""
+    """The C text to put before skb_length.c; OldKernelError where it cannot be."""
     return (
         "".join(_struct(btf, name) for name in _NEEDED)
         + _cast(btf)

@@ -207,6 +207,7 @@ def load_raw_tracepoint(name: str, code: bytes, attach_btf_id: int) -> int:
     """
     code = _link_kfuncs(code)
     log = c.create_string_buffer(_VERIFIER_LOG_BYTES)
+    number = 0
     for level in (0, 1):
         options = _ProgLoadOpts(
             sz=c.sizeof(_ProgLoadOpts),
@@ -226,7 +227,9 @@ def load_raw_tracepoint(name: str, code: bytes, attach_btf_id: int) -> int:
         )
         if fd >= 0:
             return fd
-    error = VerifierError(c.get_errno(), os.strerror(c.get_errno()))
+        # The first reason counts: a log that is too long for us would be another.
+        number = number or c.get_errno()
+    error = VerifierError(number, os.strerror(number))
     error.log = log.value.decode(errors="replace")
     raise error
 

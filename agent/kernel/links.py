@@ -13,6 +13,7 @@ import socket
 import struct
 from collections.abc import Iterator
 
+from agent.errors import OldKernelError
 from agent.snapshot.model import Counters, Link, Sizes
 
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 0x1, 0x4, 0x300
@@ -39,9 +40,17 @@ _STATS_RX_TX_BYTES = struct.Struct("=16xQQ")  # rtnl_link_stats64 after 2 packet
 
 
 def own_netns_cookie() -> int:
-    """net->net_cookie of this process's network namespace: unique until reboot."""
+    """net->net_cookie of this process's network namespace: unique until reboot.
+
+    OldKernelError where the kernel gives namespaces none.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        cookie = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        try:
+            cookie = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        except OSError as err:
+            raise OldKernelError(
+                f"this kernel's network namespaces have no cookie: {err.strerror}"
+            ) from err
     return int.from_bytes(cookie, "little")
 
 

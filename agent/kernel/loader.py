@@ -46,7 +46,7 @@ class Loaded:
     maps: dict[str, int]
     programs: dict[str, int]
     links: dict[str, int]
-    failed: dict[str, str]
+    failed: dict[str, KernelError]
     formats: dict[str, tuple[Any, Any]]
     max_rows: int
     pods_of: int | None
@@ -120,12 +120,8 @@ class Loader:
                 text += part
             answer = json.loads(text)
             if "error" in answer:
-                error = answer["error"]
-                raise KernelError(
-                    error["message"],
-                    error["hint"],
-                    error["detail"] or self._said(),
-                )
+                message, hint, detail = answer["error"]
+                raise KernelError(message, hint, detail or self._said())
             names = answer["fds"]
             if len(fds) != len(names):  # the kernel drops what finds no place
                 raise KernelError(
@@ -156,7 +152,9 @@ class Loader:
             maps=of("map:"),
             programs=of("program:"),
             links=of("link:"),
-            failed=answer["failed"],
+            failed={
+                hook: KernelError(*said) for hook, said in answer["failed"].items()
+            },
             formats={name: tuple(pair) for name, pair in answer["formats"].items()},
             max_rows=answer["max_rows"],
             pods_of=self._pods_of,
@@ -174,8 +172,11 @@ class Loader:
 
     def _said(self) -> str:
         self._output.seek(0)
-        lines = self._output.read().decode(errors="replace").splitlines()
-        return "\n".join(lines[-_DETAIL_LINES:])
+        return _last_lines(self._output.read().decode(errors="replace"))
+
+
+def _last_lines(text: str) -> str:
+    return "\n".join(text.splitlines()[-_DETAIL_LINES:])
 
 
 def _close_all(fds: Sequence[int]) -> None:
@@ -185,6 +186,7 @@ def _close_all(fds: Sequence[int]) -> None:
 
 # ---- in the child ------------------------------------------------------------
 
+_REPORT_HINT = "run `bigtcp-agent -v` with the same command and report what it says"
 _CAP_HINT = (
     "run as root, or give the container the capabilities BPF and PERFMON "
     "(or privileged: true, where the runtime refuses them)"
@@ -199,10 +201,9 @@ def _telling(message: str, hint: str) -> Iterator[None]:
     except OSError as err:
         if err.errno == errno.EPERM:  # whatever we were about to do
             hint = _CAP_HINT
+        detail = _last_lines(getattr(err, "log", ""))
         raise KernelError(
-            f"{message}: {err.strerror or err}".lower(),
-            hint,
-            getattr(err, "log", ""),
+            f"{message}: {err.strerror or err}".lower(), hint, detail
         ) from err
 
 
@@ -214,8 +215,10 @@ def _bcc() -> Any:
     )
     try:
         import bcc
-    except ImportError as err:
+    except (ImportError, OSError) as err:  # OSError: its library, libbcc.so
         raise KernelError(f"BCC cannot be imported: {err}", hint) from err
+    if bcc.__file__ is None:  # what an uninstalled package left behind
+        raise KernelError("BCC cannot be imported: its folder is empty", hint)
     if not hasattr(bcc, "BPF"):
         raise KernelError(
             "the Python package bcc that is installed is not BCC, but PyPI's "
@@ -239,7 +242,7 @@ def _compile(btf: libbpf.Btf, defines: dict[str, int]) -> Any:
     except Exception as err:  # BCC raises nothing narrower
         raise KernelError(
             f"BCC cannot compile skb_length.c: {err}",
-            "run it again with --verbose and report what it says",
+            _REPORT_HINT,
         ) from err
 
 
@@ -249,9 +252,7 @@ def _attach(bpf: Any, btf: libbpf.Btf, hook: str) -> tuple[int, int]:
         msg = f"this kernel has no tracepoint {hook}"
         raise KernelError(msg, "leave it out of --hooks")
     code = bpf.dump_func(hook.encode())
-    with _telling(
-        f"cannot load {hook}", "run it again with --verbose and report what it says"
-    ):
+    with _telling(f"cannot load {hook}", _REPORT_HINT):
         program = libbpf.load_raw_tracepoint(hook, code, type_id)
     with _telling(f"cannot attach {hook}", _CAP_HINT):
         return program, libbpf.attach_raw_tracepoint(program)
@@ -294,11 +295,16 @@ def _load(
     }
     answer = {
         "fds": list(fds),
-        "failed": {hook: err.message for hook, err in failed.items()},
+        "failed": {hook: _told(err) for hook, err in failed.items()},
         "formats": formats,
         "max_rows": defines["MAX_ROWS"],
     }
     return answer, list(fds.values())
+
+
+def _told(error: KernelError) -> tuple[str, str, str]:
+    """What the parent needs to raise it again."""
+    return error.message, error.hint, error.detail
 
 
 def _format(ctype: Any) -> Any:
@@ -329,8 +335,7 @@ def main(argv: Sequence[str]) -> NoReturn:
         try:
             answer, fds = _load(request["hooks"], request["defines"])
         except KernelError as err:
-            error = {"message": err.message, "hint": err.hint, "detail": err.detail}
-            answer = {"error": error}
+            answer = {"error": _told(err)}
         sys.stdout.flush()
         with contextlib.suppress(BrokenPipeError):  # the parent is gone: so are we
             socket.send_fds(parent, [json.dumps(answer).encode() + b"\n"], fds)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from agent.errors import KernelError
 from agent.kernel import libbpf
 from agent.kernel.contract import Contract, bpf_directory
 from agent.kernel.loader import Loaded, Loader
@@ -129,7 +130,7 @@ class Probes:
         }
 
     @property
-    def failures(self) -> dict[Hook, str]:
+    def failures(self) -> dict[Hook, KernelError]:
         """Why a hook is not attached."""
         return {Hook(hook): why for hook, why in self._loaded.failed.items()}
 

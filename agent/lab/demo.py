@@ -18,6 +18,7 @@ from agent.kernel.probes import Probes
 from agent.lab import netperf
 from agent.lab.machine import machine
 from agent.lab.netns import Namespace, Stand, chain, pair
+from agent.lab.programs import require
 from agent.snapshot.experiment import Arm, Comparison, Demo, TcpRr, Trial
 from agent.snapshot.model import Family, Hook, Lengths, Reading
 
@@ -73,7 +74,7 @@ def _probes() -> Iterator[Probes]:
     with Probes.load(HOOKS) as probes:
         for hook, why in probes.failures.items():
             raise AgentError(
-                f"the demo needs {hook}: {why}", "use a kernel that has this tracepoint"
+                f"the demo needs {hook}: {why.message}", why.hint, why.detail
             )
         yield probes
 
@@ -145,7 +146,7 @@ def run(
     `progress` gets a short text before each trial. Namespaces and servers are
     gone afterwards, whatever ended it.
     """
-    netperf.require()
+    require("netperf", "netserver", "taskset")
     chosen, taken = TOPOLOGIES[topology], time.time()
     cpu = max(os.sched_getaffinity(0))
     with chosen.stand() as stand:

@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from agent.errors import AgentError, KernelError
 from agent.kernel.links import Rtnetlink, own_netns_cookie
+from agent.lab.programs import require
 from agent.snapshot.model import Sizes
 
 _CLONE_NEWNET = 0x40000000
@@ -28,8 +29,12 @@ T = TypeVar("T")
 
 
 def with_us(*argv: str) -> list[str]:
-    """The command line of a process that dies with us: PDEATHSIG survives exec."""
-    return ["setpriv", "--pdeathsig", "KILL", "--", *argv]
+    """The command line of a process that dies with us: PDEATHSIG survives exec.
+
+    Where we die before it is set, nobody would be told: then there is another parent.
+    """
+    orphaned = f'[ "$PPID" = {os.getpid()} ] && exec "$@"'
+    return ["setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", orphaned, "sh", *argv]
 
 
 def wait_until(condition: Callable[[], T], what: str, seconds: float = 10.0) -> T:
@@ -166,6 +171,7 @@ class Namespace:
 @contextlib.contextmanager
 def namespaces(*names: str) -> Iterator[list[Namespace]]:
     """New namespaces, loopback up; closed at the end whatever happens."""
+    require("setpriv", "unshare", "nsenter", "ip")
     with contextlib.ExitStack() as stack:
         made = []
         for name in names:

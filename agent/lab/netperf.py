@@ -3,7 +3,6 @@
 
 import math
 import re
-import shutil
 import socket
 import subprocess
 
@@ -26,19 +25,6 @@ _LATENCIES = {
 _KEYS = ("THROUGHPUT", "THROUGHPUT_UNITS", *_LATENCIES.values(), "ELAPSED_TIME")
 _GRACE_SECONDS = 20.0
 _VERSION_SECONDS = 5.0
-
-
-def require(*programs: str) -> None:
-    """AgentError where one of them is not installed; without any, netperf and
-    netserver are asked for.
-    """
-    for program in programs or ("netperf", "netserver"):
-        if shutil.which(program) is None:
-            raise AgentError(
-                f"{program} is not installed",
-                "apt install netperf (Debian 12 has it in non-free), "
-                "or let `make demo` do it",
-            )
 
 
 def version() -> str:
@@ -175,6 +161,6 @@ def _run(argv: list[str], address: str, seconds: int, hint: str) -> Netperf:
         raise AgentError(
             f"netperf to {address} failed: "
             + (said[-1] if said else f"code {done.returncode}"),
-            "run it again; if it fails again, report it with --verbose",
+            "run it again; if it fails again, report it with `netperf -V`",
         )
     return parse(done.stdout)

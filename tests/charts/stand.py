@@ -21,6 +21,7 @@ from typing import Any
 
 from agent.lab import netperf
 from agent.lab.netns import wait_until
+from agent.lab.programs import require
 from tests.kernel.nodes import (
     FAMILIES,
     Node,
@@ -194,7 +195,7 @@ class Stand:
 @contextlib.contextmanager
 def stand(folder: Path) -> Iterator[Stand]:
     """All of it, BIG TCP off."""
-    netperf.require()
+    require("netperf", "netserver")
     with contextlib.ExitStack() as stack:
         node1, node2, client, left, server = stack.enter_context(two_nodes())
         stack.enter_context(ebpf_host_routing(node1, node2))

@@ -19,6 +19,7 @@ from pathlib import Path
 from agent.errors import AgentError
 from agent.lab import netperf
 from agent.lab.netns import Namespace, wait_until
+from agent.lab.programs import require
 from agent.snapshot.experiment import Netperf
 from tests.cluster import cgroups, image, nodes
 from tests.cluster.host import BRIDGE
@@ -155,7 +156,7 @@ def up(*, with_us: bool) -> "subprocess.Popen[bytes]":
     (STATE / "log").mkdir(parents=True)
     (STATE / "images").mkdir()
     programs = CACHE / "bin"
-    netperf.require()
+    require("netperf", "netserver")
     tools = [Path(str(shutil.which(name))) for name in ("netperf", "netserver")]
     applets = {f"bin/{name}": "busybox" for name in ("sh", "sleep", "cat", "ls", "ip")}
     image.write(
