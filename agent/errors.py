@@ -39,11 +39,13 @@ class KernelError(AgentError):
 
 
 class OldKernelError(KernelError):
-    """The kernel is from before BIG TCP."""
+    """The kernel is from before BIG TCP, or lost what we know it by."""
 
     def __init__(self, message: str) -> None:
         super().__init__(
-            message, "use Linux 5.19 or newer: it is the first with BIG TCP"
+            message,
+            "use Linux 5.19 or newer, the first with BIG TCP; where it is, a newer "
+            "bigtcp-agent",
         )
 
 

@@ -10,8 +10,8 @@
  *   napi_gro_receive_entry  before GRO, every wire packet: off unless asked
  *
  * All are BTF-typed raw tracepoints: `skb->dev->ifindex` below is a plain load
- * which the verifier has checked and a fault turns into zero. A pointer to
- * bytes (head, data) is none of its types and goes by bpf_probe_read_kernel().
+ * which the verifier has checked and a fault turns into zero. A pointer to bytes
+ * (head, data) is none of its types and must be made one (read_kernel).
  * Cost: no function is called for an skb whose row is on the fast lane (leaf_of);
  * no event leaves the kernel.
  *
@@ -45,7 +45,9 @@ _Static_assert((0 SKB_LENGTH_HOOKS(ONE)) <= 1 << HOOK_BITS, "a hook without slot
 #define IPV4_DESTINATION 16
 #define IPV6_HLEN 40
 #define IPV6_DESTINATION 24
+#define TCP_HLEN 32
 #define ETH_HLEN 14
+#define PACKET_LOOPBACK 5
 #define ARPHRD_ETHER 1
 #define VLAN_HLEN 4
 #define ETH_P_IP 0x0800
@@ -71,12 +73,25 @@ BPF_F_TABLE("hash", struct pod_address, u32, pod_addresses, MAX_POD_ADDRESSES,
 	    NO_PREALLOC);
 #endif
 
-#ifdef TYPE_skb_shared_info
+#ifdef KFUNC_bpf_rdonly_cast
 /* A kernel function, which the verifier replaces by nothing: the result is the
  * first argument, now of a type that plain loads may read. */
 static void *(*bpf_rdonly_cast)(const void *pointer,
 				u32 btf_id) = (void *)KFUNC_bpf_rdonly_cast;
 #endif
+
+/* Up to 16 bytes. A kernel that is locked down for confidentiality has no
+ * bpf_probe_read_kernel(). */
+static __always_inline void read_kernel(void *to, u32 size, const void *from)
+{
+#ifdef KFUNC_bpf_rdonly_cast
+	const u32 *bytes = bpf_rdonly_cast(from, TYPE_in6_addr);
+
+	__builtin_memcpy(to, bytes, size);
+#else
+	bpf_probe_read_kernel(to, size, from);
+#endif
+}
 
 static __always_inline void count_unrecorded(enum skb_length_reason reason)
 {
@@ -99,43 +114,40 @@ static __always_inline struct net_device *peer_of(struct net_device *dev,
 	struct net_device *peer = NULL;
 
 	if (*(u32 *)kind == *(u32 *)"veth" && kind[4] == 0)
-		bpf_probe_read_kernel(&peer, sizeof(peer),
-				      private_part(dev) + VETH_PRIV_PEER);
+		read_kernel(&peer, sizeof(peer), private_part(dev) + VETH_PRIV_PEER);
 	if (*(u32 *)kind == *(u32 *)"netk" && *(u16 *)(kind + 4) == *(u16 *)"it")
-		bpf_probe_read_kernel(&peer, sizeof(peer),
-				      private_part(dev) + NETKIT_PRIV_PEER);
+		read_kernel(&peer, sizeof(peer), private_part(dev) + NETKIT_PRIV_PEER);
 	return peer;
 }
 
 /* Say who a device is. Its peer is where it stands now: one that is moved to
  * another namespace later is not followed. */
-static __always_inline int introduce(struct net_device *dev, u64 netns)
+static __always_inline int introduce(struct net_device *dev, struct net *net)
 {
-	struct device_id id = {.netns = netns, .ifindex = dev->ifindex};
-	struct device device = {.netns_inode = dev->nd_net->ns.inum};
+	struct device_id id = {.netns = net->net_cookie, .ifindex = dev->ifindex};
+	struct device device = {.netns_inode = net->ns.inum};
 	struct net_device *peer;
-	struct net *net = NULL;
-	const void *from = NULL;
+	struct net *peer_net = NULL;
 
-	bpf_probe_read_kernel(device.name, sizeof(device.name), &dev->name);
-	bpf_probe_read_kernel(device.mac, sizeof(device.mac), (void *)dev->dev_addr);
-	if (dev->rtnl_link_ops) {
-		from = (void *)dev->rtnl_link_ops->kind;
-		bpf_probe_read_kernel_str(device.kind, sizeof(device.kind), from);
-	}
+	read_kernel(device.name, sizeof(device.name), &dev->name);
+	read_kernel(device.mac, sizeof(device.mac), (void *)dev->dev_addr);
+	if (dev->rtnl_link_ops) /* and what stands behind its NUL */
+		read_kernel(device.kind, sizeof(device.kind),
+			    (void *)dev->rtnl_link_ops->kind);
 	peer = peer_of(dev, device.kind);
 	if (peer) {
-		bpf_probe_read_kernel(&device.peer.ifindex, sizeof(device.peer.ifindex),
-				      &peer->ifindex);
-		bpf_probe_read_kernel(&net, sizeof(net), &peer->nd_net);
-		bpf_probe_read_kernel(&device.peer.netns, sizeof(device.peer.netns),
-				      &net->net_cookie);
+		read_kernel(&device.peer.ifindex, sizeof(device.peer.ifindex),
+			    &peer->ifindex);
+		read_kernel(&peer_net, sizeof(peer_net), &peer->nd_net);
+		read_kernel(&device.peer.netns, sizeof(device.peer.netns),
+			    &peer_net->net_cookie);
 	}
 	return devices.update(&id, &device);
 }
 
 /* Once for every row. */
-static __always_inline int new_row(struct skb_length_key *key, struct net_device *dev)
+static __always_inline int new_row(struct skb_length_key *key, struct net_device *dev,
+				   struct net *net)
 {
 	struct skb_length_leaf zero = {};
 	int err;
@@ -145,7 +157,7 @@ static __always_inline int new_row(struct skb_length_key *key, struct net_device
 		return 0;
 	if (err)
 		return err;
-	err = introduce(dev, key->netns);
+	err = introduce(dev, net);
 	if (err) /* nobody could tell whose it is: try again */
 		lengths.delete(key);
 	return err;
@@ -203,6 +215,7 @@ static __always_inline bool vacate(struct recent_row *row)
 		return false;
 	}
 	__builtin_memset(&row->leaf, 0, sizeof(row->leaf));
+	row->key.ifindex = 0; /* empty, whatever becomes of who wants it */
 	return true;
 }
 
@@ -219,10 +232,11 @@ static __always_inline bool vacate(struct recent_row *row)
  * The kernel refills its stock of per-CPU memory in the background, late on a busy
  * CPU (18,481 skbs, once): until then a new row lives on the fast lane alone.
  */
-static __always_inline struct skb_length_leaf *leaf_of(struct skb_length_key *key,
-						       struct net_device *dev)
+static __always_inline struct skb_length_leaf *
+leaf_of(struct skb_length_key *key, struct net_device *dev, struct net *net)
 {
-	u32 hash = (u32)key->netns * 31 + key->ifindex;
+	/* The hook, too: a pod's two rows, sent and received, never meet. */
+	u32 hash = (u32)key->netns * 31 + key->ifindex + ((u32)key->hook << 16);
 	u32 at = ((hash << 2 | key->family >> 1) * 0x9E3779B1u) >>
 		 (32 - RECENT_BITS + HOOK_BITS);
 	struct skb_length_leaf *leaf;
@@ -241,12 +255,12 @@ static __always_inline struct skb_length_leaf *leaf_of(struct skb_length_key *ke
 		return &row->leaf;
 	leaf = lengths.lookup(key);
 	if (!leaf) {
-		err = new_row(key, dev);
+		err = new_row(key, dev, net);
 		if (!err)
 			leaf = lengths.lookup(key);
 	}
 	if (row && (leaf || err == -ENOMEM) && vacate(row) &&
-	    (leaf || !introduce(dev, key->netns))) {
+	    (leaf || !introduce(dev, net))) {
 		row->key.ifindex = key->ifindex;
 		row->key.hook = key->hook;
 		row->key.family = key->family;
@@ -254,18 +268,22 @@ static __always_inline struct skb_length_leaf *leaf_of(struct skb_length_key *ke
 		return &row->leaf;
 	}
 	if (!leaf)
-		count_unrecorded(err == -E2BIG ? REASON_map_full : REASON_no_memory);
+		count_unrecorded(err == -E2BIG	  ? REASON_map_full
+				 : err == -ENOMEM ? REASON_no_memory
+						  : REASON_busy);
 	return leaf;
 }
 
-/* skb_shinfo(skb)->gso_segs, or what gso_size makes of the length where a guest
- * (tap, vhost) left it unset. Both unset: the skb is one packet. */
-static __always_inline u32 segments_of(struct sk_buff *skb, u32 length)
+/* skb_shinfo(skb)->gso_segs, or what gso_size makes of the payload where a
+ * hypervisor or its guest (virtio, tap) left it unset; their headers are taken to be
+ * TCP's with timestamps. Both unset: the skb is one packet. */
+static __always_inline u32 segments_of(struct sk_buff *skb, u32 length, u8 family)
 {
 	struct skb_shared_info *shinfo = (void *)(skb->head + skb->end);
+	u32 headers = (family == FAMILY_ipv6 ? IPV6_HLEN : IPV4_HLEN) + TCP_HLEN;
 	u16 segments = 0, size = 0;
 
-#ifdef TYPE_skb_shared_info
+#ifdef KFUNC_bpf_rdonly_cast
 	shinfo = bpf_rdonly_cast(shinfo, TYPE_skb_shared_info);
 	segments = shinfo->gso_segs;
 	if (!segments)
@@ -275,8 +293,8 @@ static __always_inline u32 segments_of(struct sk_buff *skb, u32 length)
 	if (!segments)
 		bpf_probe_read_kernel(&size, sizeof(size), &shinfo->gso_size);
 #endif
-	if (!segments && size)
-		return (length + size - 1) / size;
+	if (!segments && size && length > headers)
+		return (length - headers + size - 1) / size;
 	return segments ? segments : 1;
 }
 
@@ -297,8 +315,8 @@ static __always_inline u16 step_over_vlan(struct sk_buff *skb, u16 protocol,
 	for (i = 0; i < 2; i++) {
 		if (!eth_type_vlan(protocol))
 			break;
-		bpf_probe_read_kernel(&protocol, sizeof(protocol),
-				      (void *)skb->data + *offset + 2);
+		read_kernel(&protocol, sizeof(protocol),
+			    (void *)skb->data + *offset + 2);
 		*offset += VLAN_HLEN;
 	}
 	return protocol;
@@ -320,9 +338,10 @@ static __always_inline u32 limit_of(struct net_device *dev, u8 family, bool tx)
 }
 
 static __always_inline void add(struct skb_length_key *key, struct sk_buff *skb,
-				struct net_device *dev, u32 length, bool tx)
+				struct net_device *dev, struct net *net, u32 length,
+				bool tx)
 {
-	struct skb_length_leaf *leaf = leaf_of(key, dev);
+	struct skb_length_leaf *leaf = leaf_of(key, dev, net);
 	u32 slot = skb_length_slot(length);
 
 	if (!leaf)
@@ -334,7 +353,7 @@ static __always_inline void add(struct skb_length_key *key, struct sk_buff *skb,
 		leaf->big_bytes += length;
 	if (length > leaf->longest)
 		leaf->longest = length;
-	leaf->segments += segments_of(skb, length);
+	leaf->segments += segments_of(skb, length, key->family);
 	leaf->limit = limit_of(dev, key->family, tx);
 	leaf->seen = bpf_jiffies64();
 }
@@ -364,14 +383,24 @@ static __always_inline u32 pod_of(struct sk_buff *skb, struct net_device *dev,
 	}
 	if (family == FAMILY_ipv4) {
 		to.words[2] = bpf_htonl(0xffff);
-		bpf_probe_read_kernel(&to.words[3], 4, header + IPV4_DESTINATION);
+		read_kernel(&to.words[3], 4, header + IPV4_DESTINATION);
 	} else {
-		bpf_probe_read_kernel(&to, sizeof(to), header + IPV6_DESTINATION);
+		read_kernel(&to, sizeof(to), header + IPV6_DESTINATION);
 	}
 	ifindex = pod_addresses.lookup(&to);
 	return ifindex ? *ifindex : 0;
 }
 #endif
+
+/* Three bits, the first ones of their byte (PKT_TYPE_MAX). */
+static __always_inline u8 pkt_type(struct sk_buff *skb)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return skb->pkt_type & 7;
+#else
+	return skb->pkt_type >> 5;
+#endif
+}
 
 static __always_inline int record(struct sk_buff *skb, struct net_device *dev, u8 hook,
 				  bool tx)
@@ -379,6 +408,7 @@ static __always_inline int record(struct sk_buff *skb, struct net_device *dev, u
 	struct skb_length_key key = {.hook = hook};
 	u16 protocol = skb->protocol;
 	u32 length = skb->len, offset = 0;
+	struct net *net;
 
 	if (!dev) {
 		count_unrecorded(REASON_no_device);
@@ -386,6 +416,13 @@ static __always_inline int record(struct sk_buff *skb, struct net_device *dev, u
 	}
 	if (dev->flags & IFF_LOOPBACK)
 		return 0; /* 131,032-byte skbs without any BIG TCP */
+	if (!tx && pkt_type(skb) == PACKET_LOOPBACK)
+		return 0; /* a copy of what this device sends to a group */
+	/* Loaded once, and never NULL: to the verifier of a kernel built by clang,
+	 * whose types tell that it is an __rcu pointer, each load may be. */
+	net = dev->nd_net;
+	if (!net)
+		return 0;
 
 	/* A sender's skb begins at its MAC header, a receiver's behind it. */
 	if (tx)
@@ -396,6 +433,8 @@ static __always_inline int record(struct sk_buff *skb, struct net_device *dev, u
 	}
 	if (offset > length) /* a network header that nobody has set */
 		offset = tx && dev->type == ARPHRD_ETHER ? ETH_HLEN : 0;
+	if (offset > length)
+		offset = 0;
 	length -= offset;
 	if (hook == HOOK_net_dev_queue && length <= SKB_LENGTH_BIG)
 		return 0;
@@ -404,15 +443,15 @@ static __always_inline int record(struct sk_buff *skb, struct net_device *dev, u
 		key.family = FAMILY_ipv4;
 	else if (protocol == bpf_htons(ETH_P_IPV6))
 		key.family = FAMILY_ipv6;
-	key.netns = dev->nd_net->net_cookie;
+	key.netns = net->net_cookie;
 	key.ifindex = dev->ifindex;
-	add(&key, skb, dev, length, tx);
+	add(&key, skb, dev, net, length, tx);
 #ifdef PER_POD /* and -DOWN_NETNS=cookie */
 	if (hook == HOOK_netif_receive_skb && key.netns == OWN_NETNS && key.family) {
 		key.ifindex = pod_of(skb, dev, offset, key.family);
 		key.hook = HOOK_pod_receive;
 		if (key.ifindex)
-			add(&key, skb, dev, length, tx);
+			add(&key, skb, dev, net, length, tx);
 	}
 #endif
 	return 0;

@@ -51,13 +51,15 @@
 	X(4, ipv4)             \
 	X(6, ipv6)
 
-/* Why an skb could not be recorded. */
+/* Why an skb could not be recorded. no_address: it stands in its device's row, but
+ * whose pod's is it? busy: another CPU kept a lock of the map for too long. */
 #define SKB_LENGTH_REASONS(X) \
 	X(0, map_full)        \
 	X(1, no_memory)       \
 	X(2, no_device)       \
-	X(3, no_address) /* in its device's row, but whose pod's is it? */
-#define SKB_LENGTH_REASON_COUNT 4
+	X(3, no_address)      \
+	X(4, busy)
+#define SKB_LENGTH_REASON_COUNT 5
 
 #define SKB_LENGTH_HOOK(number, name) HOOK_##name = number,
 #define SKB_LENGTH_FAMILY(number, name) FAMILY_##name = number,

@@ -41,6 +41,7 @@ _NEEDED: dict[str, tuple[tuple[str, str], ...]] = {
         ("u64", "data"),
         ("u16", "protocol"),
         ("u16", "network_header"),
+        ("u8", "pkt_type"),  # three bits of it
     ),
     "skb_shared_info": (("u16", "gso_segs"), ("u16", "gso_size")),
 }
@@ -51,6 +52,9 @@ _OPTIONAL: dict[str, tuple[tuple[str, str], ...]] = {
     # device"), first in 6.3
     "net_device": (("u32", "gso_ipv4_max_size"), ("u32", "gro_ipv4_max_size")),
 }
+
+# What bytes become; in6_addr stands for any 16 of them.
+_CAST_TO = ("skb_shared_info", "net_device", "in6_addr")
 
 # net_device's private part is aligned to NETDEV_ALIGN where it is no member.
 _NETDEV_ALIGN = 32
@@ -110,18 +114,20 @@ def _peer(btf: Btf, driver: str) -> int:
 
 
 def _cast(btf: Btf) -> str:
-    """How to read skb_shared_info without a call; nothing where that cannot be.
+    """How to read what a pointer to bytes points to by plain loads; nothing where
+    that cannot be.
 
     bpf_rdonly_cast() is new in 6.2 and needs the JIT: the kernel is asked.
     """
     function = btf.find("bpf_rdonly_cast", KIND_FUNC)
-    struct = btf.find("skb_shared_info", KIND_STRUCT)
-    assert struct is not None  # _struct() has found it
-    if function is None or not libbpf.can_call(btf, function, struct):
+    types = {name: btf.find(name, KIND_STRUCT) for name in _CAST_TO}
+    known = {name: number for name, number in types.items() if number is not None}
+    if function is None or len(known) < len(types):
         return ""
-    return (
-        f"#define KFUNC_bpf_rdonly_cast {libbpf.kfunc_number(function)}\n"
-        f"#define TYPE_skb_shared_info {struct}\n"
+    if not libbpf.can_call(btf, function, known["in6_addr"]):
+        return ""
+    return f"#define KFUNC_bpf_rdonly_cast {libbpf.kfunc_number(function)}\n" + "".join(
+        f"#define TYPE_{name} {number}\n" for name, number in known.items()
     )
 
 
