@@ -9,6 +9,7 @@ import ctypes as c
 import errno
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -252,19 +253,21 @@ def create_map() -> int:
 
 def possible_cpus() -> int:
     """CPUs that a per-CPU value has room for (those that may be plugged in too)."""
-    return int(_library().libbpf_num_possible_cpus())
+    count = int(_library().libbpf_num_possible_cpus())
+    if count <= 0:
+        raise OSError(-count, os.strerror(-count))
+    return count
 
 
-def lookup_all(
+def batches(
     fd: int, key_size: int, value_size: int, room: int
-) -> tuple[bytearray, bytearray, int]:
-    """Read a whole hash map in as few calls as there is room for entries.
+) -> Iterator[tuple[memoryview, memoryview]]:
+    """Read a whole map, so many entries at a time: keys and values as packed bytes,
+    which are good until the next ones are asked for.
 
-    Keys and values as packed bytes, and how many there are. A value of a
-    per-CPU map is `value_size` bytes for all possible CPUs together.
+    A value of a per-CPU map is `value_size` bytes for all possible CPUs together.
     """
     lib = _library()
-    keys, values, total = bytearray(), bytearray(), 0
     cursor, started = c.c_uint32(), False
     key_room = c.create_string_buffer(room * key_size)
     value_room = c.create_string_buffer(room * value_size)
@@ -287,12 +290,13 @@ def lookup_all(
             continue
         if number not in (0, errno.ENOENT):
             raise OSError(number, os.strerror(number))
-        keys += memoryview(key_room)[: count.value * key_size]
-        values += memoryview(value_room)[: count.value * value_size]
-        total += count.value
+        yield (
+            memoryview(key_room)[: count.value * key_size],
+            memoryview(value_room)[: count.value * value_size],
+        )
         started = True
         if number == errno.ENOENT:
-            return keys, values, total
+            return
 
 
 def lookup(fd: int, key: bytes, value_size: int) -> bytes:

@@ -115,6 +115,8 @@ class Loader:
             while not text.endswith(b"\n"):
                 part, more, _, _ = socket.recv_fds(self._socket, 1 << 16, 64)
                 fds += more
+                for fd in more:  # for us alone
+                    os.set_inheritable(fd, False)
                 if not part:
                     raise self._died()
                 text += part
@@ -186,6 +188,10 @@ def _close_all(fds: Sequence[int]) -> None:
 
 # ---- in the child ------------------------------------------------------------
 
+_LOCKDOWN_HINT = (
+    "this kernel is locked down for confidentiality: use Linux 6.2 or newer with the "
+    "JIT on, or boot with lockdown=integrity"
+)
 _REPORT_HINT = "run `bigtcp-agent -v` with the same command and report what it says"
 _CAP_HINT = (
     "run as root, or give the container the capabilities BPF and PERFMON "
@@ -199,9 +205,11 @@ def _telling(message: str, hint: str) -> Iterator[None]:
     try:
         yield
     except OSError as err:
+        detail = _last_lines(getattr(err, "log", ""))
         if err.errno == errno.EPERM:  # whatever we were about to do
             hint = _CAP_HINT
-        detail = _last_lines(getattr(err, "log", ""))
+        elif "bpf_probe_read_kernel" in detail:  # the verifier knows it no more
+            hint = _LOCKDOWN_HINT
         raise KernelError(
             f"{message}: {err.strerror or err}".lower(), hint, detail
         ) from err

@@ -22,7 +22,6 @@ from agent.kernel.pods import MAX_PODS, Addresses, Received
 from agent.kernel.tables import (
     Table,
     are_pods,
-    collapse,
     devices_of,
     merge,
     pod_keys,
@@ -212,7 +211,7 @@ class Probes:
         """
         for _ in range(_TRIES):
             _, fast = self._recent.read()
-            keys, leaves = self._lengths.read()
+            keys, leaves = self._lengths.totals()
             _, after = self._recent.read()
             moved = fast["key"] != after["key"]
             if not moved.any() and not _moving(fast):
@@ -222,7 +221,7 @@ class Probes:
         used = fast[fast["key"]["netns"] != _MOVING]
         keys, leaves = merge(
             np.concatenate((keys, used["key"])),
-            np.concatenate((collapse(leaves), used["leaf"])),
+            np.concatenate((leaves, used["leaf"])),
         )
         of_pods = are_pods(keys, self._contract)
         rows = rows_of(keys[~of_pods], leaves[~of_pods], self._contract)

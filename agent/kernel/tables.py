@@ -4,7 +4,7 @@
 Sums are exact: uint64 throughout, as in the kernel.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from agent.snapshot.model import (
     RowKey,
 )
 
-_FIRST_ROOM = 512  # rows that a first read has room for; it grows as needed
+_ROOM = 512  # rows that are read at a time: 6 MB on 64 CPUs
 
 
 def _dtype(description: Any) -> "np.dtype[Any]":
@@ -56,7 +56,6 @@ class Table:
         self._key = _dtype(key)
         self._leaf = _dtype(leaf)
         self._shares = shares
-        self._room = _FIRST_ROOM
 
     @property
     def dtypes(self) -> "tuple[np.dtype[Any], np.dtype[Any]]":
@@ -65,17 +64,23 @@ class Table:
 
     def read(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Keys, shape (n,), and leaves, shape (n, shares)."""
-        keys, leaves, count = libbpf.lookup_all(
-            self._fd,
-            self._key.itemsize,
-            self._leaf.itemsize * self._shares,
-            self._room,
-        )
-        self._room = max(self._room, count + count // 4)
-        return (
-            np.frombuffer(keys, self._key),
-            np.frombuffer(leaves, self._leaf).reshape(count, self._shares),
-        )
+        return self._joined(lambda leaves: leaves.copy())
+
+    def totals(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Keys and the sums of their leaves over all CPUs, both of shape (n,); the
+        shares of all rows never stand in memory together.
+        """
+        return self._joined(collapse)
+
+    def _joined(
+        self, of: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        keys, leaves = [], []
+        size = self._leaf.itemsize * self._shares
+        for key, leaf in libbpf.batches(self._fd, self._key.itemsize, size, _ROOM):
+            keys.append(np.frombuffer(key, self._key).copy())
+            leaves.append(of(np.frombuffer(leaf, self._leaf).reshape(-1, self._shares)))
+        return np.concatenate(keys), np.concatenate(leaves)
 
     def remove(self, **key: int) -> None:
         """Delete a key, given by the fields of the C struct."""
