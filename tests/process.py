@@ -60,6 +60,17 @@ def bpf_programs() -> set[int]:
     return found
 
 
+def programs_of(pid: int) -> set[int]:
+    """Ids of the programs that a process holds."""
+    found = set()
+    for fd in os.listdir(f"/proc/{pid}/fdinfo"):
+        with open(f"/proc/{pid}/fdinfo/{fd}") as file:
+            found |= {
+                int(line.split()[1]) for line in file if line.startswith("prog_id:")
+            }
+    return found
+
+
 def child_of(process: subprocess.Popen[str]) -> int | None:
     done = subprocess.run(
         ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False
