@@ -107,6 +107,11 @@ class Evidence:
         """Does anybody want it: the ConfigMap, or the Cilium agent as it runs?"""
         return bool(self.configured(family)) or bool(self.running(family))
 
+    @cached_property
+    def asked_for(self) -> tuple[Family, ...]:
+        """The families that anybody wants."""
+        return tuple(family for family in FAMILIES if self.asked(family))
+
     def effective(self, family: Family) -> bool:
         """Did Cilium get what it wanted? Its `enabled` is only the user's flag.
 

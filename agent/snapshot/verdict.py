@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.snapshot.evidence import ENOUGH_BYTES, FAMILIES, LEGACY, Evidence
-from agent.snapshot.findings import FINDINGS, Finding
+from agent.snapshot.findings import FINDINGS
+from agent.snapshot.findings.finding import Finding
 from agent.snapshot.model import Family
 from agent.snapshot.snapshot import Snapshot
 

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exactly this verdict and these findings, and nothing else."""
+"""Exactly this verdict and these findings, with these severities: `check` ends with
+exit code 5 where one is above info.
+"""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +19,8 @@ from agent.snapshot.cilium import (
     RuntimeConfig,
     Wanted,
 )
+from agent.snapshot.findings import FINDING_IDS, FINDINGS
+from agent.snapshot.findings.finding import Finding
 from agent.snapshot.histogram import Histogram
 from agent.snapshot.model import (
     Device,
@@ -177,7 +182,34 @@ class World:
             )
         )
         states = [self.verdict.families[family].state for family in (IPV4, IPV6)]
-        return states, [finding.id for finding in self.verdict.findings]
+        for finding in self.verdict.findings:
+            assert_it_says_something(finding)
+        return states, [f"{each.id} {each.severity}" for each in self.verdict.findings]
+
+
+# What a finding that has no number may have seen: Cilium's own words.
+WORDS = re.compile(r"\d|Legacy|iptables|False|tunnel|IPsec")
+
+
+def assert_it_says_something(finding: Finding) -> None:
+    assert finding.id in FINDING_IDS
+    assert WORDS.search(finding.seen.replace("IPv4", "").replace("IPv6", ""))
+    assert finding.why
+    assert finding.remedy
+    assert finding.families
+    assert set(finding.families) <= {IPV4, IPV6}
+    assert all(finding.subjects)
+
+
+def test_every_id_is_told_by_some_function_and_no_other() -> None:
+    """They are constants there, each a string of its own."""
+    told = {
+        constant
+        for find in FINDINGS
+        for constant in find.__code__.co_consts
+        if isinstance(constant, str) and re.fullmatch(r"C\d\d", constant)
+    }
+    assert sorted(told) == list(FINDING_IDS)
 
 
 def test_all_is_well() -> None:
@@ -204,7 +236,7 @@ def test_traffic_but_nothing_big() -> None:
     world = World()
     world.silence()
     world.traffic(OURS, UPLINK, Hook.NET_DEV_START_XMIT, IPV6, 10_000, 0, BIG)
-    assert world.told() == ([State.IDLE, State.IDLE], ["C14"])
+    assert world.told() == ([State.IDLE, State.IDLE], ["C14 info"])
 
 
 def test_big_although_nobody_asked() -> None:
@@ -237,7 +269,7 @@ def test_a_kernel_that_is_too_old(
         world.silence()
     told, findings = world.told()
     assert told == states, kernel
-    assert findings == ["C01"] * states.count(State.UNSUPPORTED)
+    assert findings == ["C01 warning"] * states.count(State.UNSUPPORTED)
 
 
 def test_a_nic_that_cannot() -> None:
@@ -248,7 +280,7 @@ def test_a_nic_that_cannot() -> None:
     world.silence()
     states, findings = world.told()
     assert states == [State.REFUSED, State.REFUSED]
-    assert findings == ["C02", "C02", "C03"]
+    assert findings == ["C02 warning", "C02 warning", "C03 warning"]
     assert world.verdict.findings[-1].subjects == ("eth0",)
 
 
@@ -261,7 +293,7 @@ def test_one_device_that_spoils_it_for_all() -> None:
     )
     world.silence()
     _, findings = world.told()
-    assert findings == ["C02", "C02", "C04"]
+    assert findings == ["C02 warning", "C02 warning", "C04 warning"]
     assert world.verdict.findings[-1].subjects == ("dummy0",)
 
 
@@ -271,7 +303,7 @@ def test_a_limit_of_the_driver_that_still_is_big() -> None:
     ice = Sizes(131072, 131072, 131072, 131072, 131072)
     world.resize("eth0", ice)
     world.change(big_tcp=dict.fromkeys((IPV4, IPV6), BigTcp(True, 131072, 131072)))
-    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C03"])
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C03 info"])
 
 
 @pytest.mark.parametrize(
@@ -286,13 +318,13 @@ def test_a_limit_of_the_driver_that_still_is_big() -> None:
 def test_what_it_needs(fields: dict[str, str]) -> None:
     world = World()
     world.change(**fields)
-    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C05"])
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C05 critical"])
 
 
 def test_a_pod_that_was_not_restarted() -> None:
     world = World()
     world.resize("lxc1", DOWN)
-    assert world.told() == ([State.PARTIAL, State.PARTIAL], ["C06"])
+    assert world.told() == ([State.PARTIAL, State.PARTIAL], ["C06 warning"])
     (finding,) = world.verdict.findings
     assert finding.subjects == ("default/web",)
     assert finding.seen == "1 of 1 pods are still at 64 KiB"
@@ -312,13 +344,13 @@ def test_a_pod_whose_own_device_was_lowered() -> None:
     world = World()
     world.traffic(POD, 3, Hook.NET_DEV_START_XMIT, IPV4, 10, 0, LEGACY)
     world.rows.pop(RowKey(DeviceId(POD, 3), Hook.NET_DEV_QUEUE, IPV4))
-    assert world.told() == ([State.PARTIAL, State.ACTIVE], ["C06"])
+    assert world.told() == ([State.PARTIAL, State.ACTIVE], ["C06 warning"])
 
 
 def test_a_nic_that_was_reset() -> None:
     world = World()
     world.resize("eth0", replace(UP, gso_ipv4_max=LEGACY))
-    assert world.told() == ([State.PARTIAL, State.ACTIVE], ["C07"])
+    assert world.told() == ([State.PARTIAL, State.ACTIVE], ["C07 warning"])
 
 
 def test_a_bridge_outside_our_namespace_that_cuts() -> None:
@@ -326,7 +358,7 @@ def test_a_bridge_outside_our_namespace_that_cuts() -> None:
     for family in (IPV4, IPV6):
         world.traffic(PORT, 11, Hook.NET_DEV_QUEUE, family, 0, 1000, LEGACY)
         world.traffic(PORT, 11, Hook.NET_DEV_START_XMIT, family, 69000, 0, LEGACY)
-    assert world.told() == ([State.SEGMENTED, State.SEGMENTED], ["C09"])
+    assert world.told() == ([State.SEGMENTED, State.SEGMENTED], ["C09 critical"])
     assert world.verdict.findings[0].subjects == ("port1 (netns 4026530070)",)
     assert world.verdict.findings[0].families == (IPV4, IPV6)
 
@@ -337,7 +369,7 @@ def test_a_kernel_that_compares_ipv4_with_the_limit_of_ipv6() -> None:
     world.traffic(OURS, UPLINK, Hook.NET_DEV_QUEUE, IPV4, 0, 1000, BIG)
     world.traffic(OURS, UPLINK, Hook.NET_DEV_START_XMIT, IPV4, 69000, 0, BIG)
     world.rows = {key: row for key, row in world.rows.items() if key.family is IPV4}
-    assert world.told() == ([State.SEGMENTED, State.DISABLED], ["C08"])
+    assert world.told() == ([State.SEGMENTED, State.DISABLED], ["C08 critical"])
 
 
 def test_a_few_packets_in_a_qdisc_are_no_cut() -> None:
@@ -350,7 +382,7 @@ def test_a_tunnel_that_cilium_1_19_chokes_on() -> None:
     world = World()
     world.change(version="1.19.2")
     world.add(replace(link(6, "cilium_vxlan"), sizes=replace(DOWN, tso_max=LEGACY)))
-    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C10"])
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C10 warning"])
 
 
 def test_cilium_was_not_restarted() -> None:
@@ -360,7 +392,10 @@ def test_cilium_was_not_restarted() -> None:
     world.resize("eth0", DOWN)
     world.resize("lxc1", DOWN)
     world.silence()
-    assert world.told() == ([State.REFUSED, State.REFUSED], ["C12", "C12"])
+    assert world.told() == (
+        [State.REFUSED, State.REFUSED],
+        ["C12 warning"] * 2,
+    )
 
 
 def test_an_agent_that_is_mute_left_a_file_behind() -> None:
@@ -373,36 +408,42 @@ def test_an_agent_that_is_mute_left_a_file_behind() -> None:
     world.silence()
     world.resize("eth0", DOWN)
     world.resize("lxc1", DOWN)
-    assert world.told() == ([State.REFUSED, State.REFUSED], ["C12", "C12"])
+    assert world.told() == (
+        [State.REFUSED, State.REFUSED],
+        ["C12 warning"] * 2,
+    )
 
 
 def test_ipv6_that_is_too_big_to_forward() -> None:
     world = World()
     world.change(host_routing="Legacy")
     world.too_big = 40
-    assert world.told() == ([State.ACTIVE, State.DROPPED], ["C05", "C13"])
+    assert world.told() == (
+        [State.ACTIVE, State.DROPPED],
+        ["C05 critical", "C13 critical"],
+    )
 
 
 def test_nothing_is_merged() -> None:
     world = World()
     world.traffic(OURS, UPLINK, Hook.NETIF_RECEIVE_SKB, IPV4, 20_000, 0, BIG)
-    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C15"])
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C15 warning"])
 
 
 def test_what_was_cut_on_its_way_is_no_fault_of_gro() -> None:
     world = World()
     world.traffic(OURS, UPLINK, Hook.NETIF_RECEIVE_SKB, IPV4, 20_000, 0, BIG)
     world.traffic(PORT, 11, Hook.NET_DEV_QUEUE, IPV4, 0, 1000, LEGACY)
-    assert world.told() == ([State.SEGMENTED, State.ACTIVE], ["C09"])
+    assert world.told() == ([State.SEGMENTED, State.ACTIVE], ["C09 critical"])
 
 
 def test_ipsec() -> None:
     world = World()
     world.change(encryption="IPsec")
-    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C18"])
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C18 critical"])
 
 
 def test_pods_from_before_netkit() -> None:
     world = World()
     world.change(datapath_mode="netkit")
-    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C19"])
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C19 info"])

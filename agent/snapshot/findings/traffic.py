@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wrong with what passed lately."""
+
+from collections.abc import Iterator
+
+from agent.snapshot.evidence import ENOUGH_BYTES, FAMILIES, LEGACY, TARGET, Evidence
+from agent.snapshot.findings.finding import Finding, Severity
+from agent.snapshot.model import Family
+
+
+def software_segmentation(evidence: Evidence) -> Iterator[Finding]:
+    """C08, C09: big at net_dev_queue, in pieces at net_dev_start_xmit."""
+    found: dict[tuple[str, str], dict[Family, str]] = {}
+    for family in FAMILIES:
+        for cut in evidence.cuts(family):
+            number = "C08" if cut.limit > LEGACY and family is Family.IPV4 else "C09"
+            found.setdefault((number, cut.name), {})[family] = (
+                f"{family}: {cut.queued} queued above 64 KiB, {cut.sent} left whole, "
+                f"limit {cut.limit} bytes"
+            )
+    for (number, name), seen in found.items():
+        if number == "C08":
+            why = "kernels from 6.7 on compare IPv4 with the limit of IPv6"
+            remedy = "enable IPv6 BIG TCP as well, or upgrade the kernel"
+        else:
+            why = "it is slower than BIG TCP off"
+            remedy = f"raise gso_max_size and gso_ipv4_max_size of {name} to {TARGET}"
+        yield Finding(
+            number,
+            Severity.CRITICAL,
+            tuple(seen),
+            f"{name} cuts packets in software; {'; '.join(seen.values())}",
+            why,
+            remedy,
+            (name,),
+        )
+
+
+def too_big_to_forward(evidence: Evidence) -> Iterator[Finding]:
+    """C13: IPv6 through the kernel's routing, before Linux 7.0."""
+    dropped = evidence.dropped(Family.IPV6)
+    if dropped:
+        yield Finding(
+            "C13",
+            Severity.CRITICAL,
+            (Family.IPV6,),
+            f"this node refused to forward {dropped} IPv6 packets as too big",
+            "routing counts the 8-byte header of IPv6 BIG TCP for each segment; "
+            "connections crawl",
+            "use eBPF host routing, or an MTU that is 8 bytes lower in the pods",
+        )
+
+
+def nothing_big(evidence: Evidence) -> Iterator[Finding]:
+    """C14: all is set, there is traffic, and yet."""
+    for family in evidence.asked_for:
+        total, big = evidence.traffic(family)
+        if (
+            not big
+            and total >= ENOUGH_BYTES
+            and evidence.effective(family)
+            and not evidence.legacy_pods(family)
+            and not evidence.drifted(family)
+        ):
+            yield Finding(
+                "C14",
+                Severity.INFO,
+                (family,),
+                f"{total} bytes in {evidence.snapshot.recent.seconds:.0f} s, none in "
+                "packets above 64 KiB",
+                "small writes, sendfile (69,632 bytes), UDP or a slow path keep "
+                "packets small; nothing has to be wrong",
+                "try the lab's netperf: TCP_RR -r 80000:80000",
+            )
+
+
+def not_merged(evidence: Evidence) -> Iterator[Finding]:
+    """C15: GRO does nothing. What was cut on its way is told there."""
+    for family in evidence.asked_for:
+        links = evidence.unmerged(family)
+        if links and not evidence.cuts(family):
+            names = tuple(link.name for link in links)
+            yield Finding(
+                "C15",
+                Severity.WARNING,
+                (family,),
+                f"what {', '.join(names)} received lately came in single packets",
+                "without GRO nothing that is received is big",
+                f"ethtool -K {names[0]} gro on",
+                names,
+            )
