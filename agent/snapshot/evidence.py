@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from agent.snapshot.cilium import Endpoint
+from agent.snapshot.datapath import Datapath, as_it_runs, as_it_would_start
 from agent.snapshot.histogram import Histogram
 from agent.snapshot.model import DeviceId, Family, Hook, Link, RowKey, Scope
 from agent.snapshot.snapshot import DeviceRows, Snapshot
@@ -123,6 +124,24 @@ class Evidence:
             big_tcp = self.applied.big_tcp[family]
             return big_tcp.enabled and big_tcp.max_gso > LEGACY
         return any(gso_size(link, family) > LEGACY for link in self.natives)
+
+    def refused(self, family: Family) -> bool:
+        """Wanted, and the kernel could, and yet it is not applied."""
+        able = self.asked(family) and self.supported(family)
+        return able and not self.effective(family)
+
+    @cached_property
+    def answers(self) -> bool:
+        """Does Cilium's agent answer? What it said last is kept beyond that."""
+        source = self.snapshot.sources.get("cilium")
+        return self.applied is not None and (source is None or source.up)
+
+    @cached_property
+    def datapath(self) -> Datapath:
+        """How Cilium moves packets, or would as it was told."""
+        if self.answers and self.applied is not None:
+            return as_it_runs(self.applied)
+        return as_it_would_start(self.applied, self.snapshot.runtime, self.wanted)
 
     @cached_property
     def natives(self) -> tuple[Link, ...]:

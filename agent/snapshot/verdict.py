@@ -64,7 +64,7 @@ def _judge(evidence: Evidence, family: Family) -> Judgement:
         return Judgement(State.UNSUPPORTED, f"the kernel is older than {first}")
     cuts = evidence.cuts(family)
     asked = evidence.asked(family)
-    if asked and not evidence.effective(family):
+    if evidence.refused(family):
         return Judgement(State.REFUSED, _why_refused(evidence, family))
     if dropped := evidence.dropped(family):
         return Judgement(State.DROPPED, f"{dropped} were too big to be forwarded")
@@ -89,8 +89,8 @@ def _judge(evidence: Evidence, family: Family) -> Judgement:
 
 def _why_refused(evidence: Evidence, family: Family) -> str:
     applied = evidence.applied
-    if applied is None:
-        return "no native device is above 64 KiB"
+    if applied is None or not evidence.answers:
+        return "Cilium's agent does not answer, and has raised no device"
     if not applied.big_tcp[family].enabled:
         return "the Cilium agent runs without it"
     return f"Cilium could set no more than {applied.big_tcp[family].max_gso} bytes"

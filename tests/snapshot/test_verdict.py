@@ -3,6 +3,7 @@
 exit code 5 where one is above info.
 """
 
+import itertools
 import re
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,7 @@ from agent.snapshot.cilium import (
     Wanted,
 )
 from agent.snapshot.findings import FINDING_IDS, FINDINGS
-from agent.snapshot.findings.finding import Finding
+from agent.snapshot.findings.finding import Finding, Severity
 from agent.snapshot.histogram import Histogram
 from agent.snapshot.model import (
     Device,
@@ -33,6 +34,7 @@ from agent.snapshot.model import (
     RowKey,
     Scope,
     Sizes,
+    Source,
 )
 from agent.snapshot.snapshot import DeviceRows, Recent, Snapshot
 from agent.snapshot.verdict import State, judge
@@ -89,6 +91,8 @@ class World:
             ),
         )
         self.configured: bool | None = None
+        self.values: dict[str, str] = {}  # the rest of the ConfigMap
+        self.answers = True
         self.pods: tuple[Pod, ...] | None = None
         self.runtime: RuntimeConfig | None = None
         self.too_big = 0
@@ -153,6 +157,15 @@ class World:
             if device.link and device.name == name:
                 self.devices[at] = replace(device, link=self.links[name])
 
+    def mute(self, *sizes: Sizes) -> None:
+        """BIG TCP is wanted, and Cilium has no socket any more."""
+        self.applied = None
+        self.configured = True
+        self.silence()
+        for size in sizes:
+            self.resize("eth0", size)
+            self.resize("lxc1", size)
+
     def add(self, new: Link) -> None:
         self.links[new.name] = new
 
@@ -161,7 +174,8 @@ class World:
         if self.configured is not None:
             value = str(self.configured).lower()
             values = {"enable-ipv4-big-tcp": value, "enable-ipv6-big-tcp": value}
-            cluster = ClusterState(Wanted(values, True, {}, None, 0), self.pods, {}, {})
+            wanted = Wanted(values | self.values, True, {}, None, 0)
+            cluster = ClusterState(wanted, self.pods, {}, {})
         self.verdict = judge(
             Snapshot(
                 taken=0,
@@ -173,7 +187,7 @@ class World:
                 retired={},
                 unrecorded={},
                 attached={},
-                sources={},
+                sources={"cilium": Source(self.answers, 0)},
                 kernel="6.18",
                 recent=Recent(30, self.rows, self.too_big),
                 applied=self.applied,
@@ -188,7 +202,7 @@ class World:
 
 
 # What a finding that has no number may have seen: Cilium's own words.
-WORDS = re.compile(r"\d|Legacy|iptables|False|tunnel|IPsec")
+WORDS = re.compile(r"\d|Legacy|iptables|False|tunnel|IPsec|Wireguard|ipip|geneve")
 
 
 def assert_it_says_something(finding: Finding) -> None:
@@ -313,12 +327,20 @@ def test_a_limit_of_the_driver_that_still_is_big() -> None:
         {"masquerading": "iptables"},
         {"kube_proxy_replacement": "False"},
         {"routing_mode": "tunnel", "version": "1.16.3"},
+        {"routing_mode": "tunnel", "version": "1.9.1"},
     ],
 )
 def test_what_it_needs(fields: dict[str, str]) -> None:
     world = World()
     world.change(**fields)
     assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C05 critical"])
+
+
+@pytest.mark.parametrize("version", ["1.19.0", "1.19.0-pre.4", "1.20.2", "2.0.0", ""])
+def test_a_tunnel_that_may_be_big(version: str) -> None:
+    world = World()
+    world.change(routing_mode="tunnel", version=version)
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], [])
 
 
 def test_a_pod_that_was_not_restarted() -> None:
@@ -378,11 +400,32 @@ def test_a_few_packets_in_a_qdisc_are_no_cut() -> None:
     assert world.told() == ([State.ACTIVE, State.ACTIVE], [])
 
 
-def test_a_tunnel_that_cilium_1_19_chokes_on() -> None:
+@pytest.mark.parametrize(
+    ("version", "tso_max", "findings"),
+    [
+        ("1.19.2", LEGACY, ["C10 warning"]),
+        ("1.18.6", LEGACY, []),
+        ("1.20.2", LEGACY, []),
+        ("1.19.2", 524280, []),
+    ],
+)
+def test_a_tunnel_that_cilium_1_19_chokes_on(
+    version: str, tso_max: int, findings: list[str]
+) -> None:
     world = World()
-    world.change(version="1.19.2")
-    world.add(replace(link(6, "cilium_vxlan"), sizes=replace(DOWN, tso_max=LEGACY)))
-    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C10 warning"])
+    world.change(version=version)
+    world.add(replace(link(6, "cilium_vxlan"), sizes=replace(DOWN, tso_max=tso_max)))
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], findings)
+
+
+@pytest.mark.parametrize(
+    ("dispatch", "findings"),
+    [("IPIP", ["C10 warning"]), ("Geneve", []), ("IP Option/Extension", [])],
+)
+def test_tunnels_of_dsr(dispatch: str, findings: list[str]) -> None:
+    world = World()
+    world.change(dsr_dispatch=dispatch, version="1.18.6")
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], findings)
 
 
 def test_cilium_was_not_restarted() -> None:
@@ -398,20 +441,147 @@ def test_cilium_was_not_restarted() -> None:
     )
 
 
-def test_an_agent_that_is_mute_left_a_file_behind() -> None:
-    """Up to Cilium 1.14 it has the flags."""
+# As an earlier start of Cilium left it, without BIG TCP.
+BEFORE = DaemonConfig({}, "native", "veth", False, True, False, False)
+
+
+@pytest.mark.parametrize(
+    ("values", "findings"),
+    [
+        ({}, []),
+        ({"enable-host-legacy-routing": "true"}, ["C05 critical"]),
+        ({"enable-host-legacy-routing": "false"}, []),
+        ({"routing-mode": "tunnel"}, ["C05 critical"]),
+        ({"tunnel": "vxlan"}, ["C05 critical"]),
+        ({"tunnel": "disabled"}, []),
+        ({"kube-proxy-replacement": "false"}, ["C05 critical"]),
+        ({"kube-proxy-replacement": "strict"}, []),
+        ({"enable-ipv4-masquerade": "true"}, ["C05 critical"]),
+        ({"enable-ipv4-masquerade": "true", "enable-bpf-masquerade": "true"}, []),
+        ({"enable-ipsec": "true"}, ["C18 critical"]),
+        ({"bpf-lb-dsr-dispatch": "ipip"}, ["C10 warning"]),
+        ({"bpf-lb-dsr-dispatch": "geneve"}, ["C10 warning"]),
+        ({"bpf-lb-dsr-dispatch": "opt"}, []),
+    ],
+    ids=str,
+)
+def test_a_configuration_that_cilium_refuses(
+    values: dict[str, str], findings: list[str]
+) -> None:
+    """Its agent ends, and its socket with it: only the configuration tells why."""
     world = World()
-    world.applied = None
-    world.configured = True
+    world.mute(DOWN)
+    world.values = values
+    world.runtime = RuntimeConfig(0, BEFORE)
+    states, told = world.told()
+    assert states == [State.REFUSED, State.REFUSED]
+    assert told == ["C02 warning"] * 2 + findings
+
+
+def test_a_tunnel_is_no_reason_where_it_can_be_big() -> None:
+    world = World()
+    world.mute(DOWN)
+    world.values = {"routing-mode": "tunnel", "bpf-lb-dsr-dispatch": "geneve"}
+    world.add(replace(link(6, "cilium_geneve"), sizes=DOWN))
+    assert world.told()[1] == ["C02 warning"] * 2
+
+
+@pytest.mark.parametrize(
+    ("left", "finding"),
+    [
+        ({"host_legacy_routing": True}, "C05 critical"),
+        ({"routing_mode": "tunnel"}, "C05 critical"),
+        ({"ipsec": True}, "C18 critical"),
+    ],
+    ids=str,
+)
+def test_an_agent_that_is_mute_left_a_file_behind(
+    left: dict[str, Any], finding: str
+) -> None:
+    """There is no API server. Up to Cilium 1.14 the file has the flags."""
+    world = World()
+    world.mute(DOWN)
+    world.configured = None
+    flags = {IPV4: True, IPV6: False}
+    world.runtime = RuntimeConfig(0, replace(BEFORE, big_tcp=flags, **left))
+    states, told = world.told()
+    assert states == [State.REFUSED, State.DISABLED]
+    assert told == ["C02 warning", finding]
+
+
+def test_a_file_that_is_older_than_the_configuration() -> None:
+    world = World()
+    world.mute(DOWN)
     flags = {IPV4: False, IPV6: False}
-    world.runtime = RuntimeConfig(0, DaemonConfig(flags, "", "", *[None] * 4))
-    world.silence()
-    world.resize("eth0", DOWN)
-    world.resize("lxc1", DOWN)
-    assert world.told() == (
-        [State.REFUSED, State.REFUSED],
-        ["C12 warning"] * 2,
-    )
+    world.runtime = RuntimeConfig(0, replace(BEFORE, big_tcp=flags))
+    assert world.told()[1] == ["C02 warning"] * 2 + ["C12 warning"] * 2
+
+
+def test_an_agent_that_answers_no_more() -> None:
+    """What it said last is kept, and no longer counts."""
+    world = World()
+    world.change(big_tcp=dict.fromkeys((IPV4, IPV6), BigTcp()))
+    said = world.applied
+    world.mute(DOWN)
+    world.applied, world.answers = said, False
+    world.values = {"enable-host-legacy-routing": "true"}
+    states, told = world.told()
+    assert states == [State.REFUSED, State.REFUSED]
+    assert told == ["C02 warning"] * 2 + ["C05 critical"] + ["C12 warning"] * 2
+
+
+def test_a_mute_agent_on_a_node_that_is_big() -> None:
+    """It refuses to start anew; its devices and programs are still there."""
+    world = World()
+    rows = world.rows
+    world.mute()
+    world.rows = rows
+    world.values = {"enable-host-legacy-routing": "true", "routing-mode": "tunnel"}
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C05 critical"])
+    assert "tunnel" not in world.verdict.findings[0].seen
+
+
+def test_while_it_answers_the_configuration_is_not_asked() -> None:
+    world = World()
+    world.configured = True
+    world.values = {"enable-host-legacy-routing": "true", "enable-ipsec": "true"}
+    world.runtime = RuntimeConfig(0, replace(BEFORE, ipsec=True))
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], [])
+
+
+@pytest.mark.parametrize("answers", [True, False])
+@pytest.mark.parametrize("sizes", [UP, DOWN], ids=["up", "down"])
+@pytest.mark.parametrize("configured", [None, False, True])
+def test_whatever_is_refused_something_tells_why(
+    *, configured: bool | None, sizes: Sizes, answers: bool
+) -> None:
+    """In every world: exit code 0 would say that nothing is wrong."""
+    reports = (BigTcp(), BigTcp(True, LEGACY, LEGACY), BigTcp(True, BIG, BIG))
+    flags: tuple[dict[Family, bool] | None, ...]
+    flags = (None, {}, {IPV4: True, IPV6: False}, {IPV4: False, IPV6: True})
+    refused = 0
+    for said, left in itertools.product(
+        (None, *itertools.product(reports, repeat=2)), flags
+    ):
+        world = World()
+        world.silence()
+        world.resize("eth0", sizes)
+        world.configured, world.answers = configured, answers
+        if said is None:
+            world.applied = None
+        else:
+            world.change(big_tcp=dict(zip((IPV4, IPV6), said, strict=True)))
+        if left is not None:
+            world.runtime = RuntimeConfig(0, replace(BEFORE, big_tcp=left))
+        world.told()
+        for family in (IPV4, IPV6):
+            if world.verdict.families[family].state is State.REFUSED:
+                refused += 1
+                assert any(
+                    family in finding.families and finding.severity is not Severity.INFO
+                    for finding in world.verdict.findings
+                )
+    assert refused
 
 
 def test_ipv6_that_is_too_big_to_forward() -> None:
@@ -437,10 +607,20 @@ def test_what_was_cut_on_its_way_is_no_fault_of_gro() -> None:
     assert world.told() == ([State.SEGMENTED, State.ACTIVE], ["C09 critical"])
 
 
-def test_ipsec() -> None:
+@pytest.mark.parametrize(
+    ("encryption", "version", "findings"),
+    [
+        ("IPsec", "1.20.2", ["C18 critical"]),
+        ("Wireguard", "1.14.3", ["C18 critical"]),
+        ("Wireguard", "1.20.2", []),
+        ("Wireguard", "", []),
+        ("Ztunnel", "1.20.2", []),
+    ],
+)
+def test_encryption(encryption: str, version: str, findings: list[str]) -> None:
     world = World()
-    world.change(encryption="IPsec")
-    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C18 critical"])
+    world.change(encryption=encryption, version=version)
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], findings)
 
 
 def test_pods_from_before_netkit() -> None:

@@ -6,6 +6,7 @@ seen it. Ids are for alerts and documents and keep their meaning.
 """
 
 from agent.snapshot.findings.configuration import (
+    dispatched_by_tunnel,
     encrypted,
     kernel_too_old,
     not_effective,
@@ -36,6 +37,7 @@ FINDINGS: tuple[Find, ...] = (
     drift,
     software_segmentation,
     tunnel_limits,
+    dispatched_by_tunnel,
     not_restarted,
     too_big_to_forward,
     nothing_big,

@@ -3,7 +3,7 @@
 
 from collections.abc import Iterator
 
-from agent.snapshot.evidence import FAMILIES, LEGACY, Evidence
+from agent.snapshot.evidence import FAMILIES, LEGACY, Evidence, gso_size
 from agent.snapshot.findings.finding import Finding, Severity
 from agent.snapshot.model import Family
 
@@ -25,12 +25,26 @@ def kernel_too_old(evidence: Evidence) -> Iterator[Finding]:
 
 
 def not_effective(evidence: Evidence) -> Iterator[Finding]:
-    """C02: the flag is on, the size is not."""
+    """C02: wanted, and perhaps the flag is on; the size is not."""
+    applied = evidence.applied
     for family in evidence.asked_for:
-        applied = evidence.applied
-        if applied is None or not applied.big_tcp[family].enabled:
+        if not evidence.refused(family):
             continue
-        if evidence.supported(family) and not evidence.effective(family):
+        if applied is None or not evidence.answers:
+            sizes = ", ".join(
+                f"{link.name} at {gso_size(link, family)} bytes"
+                for link in evidence.natives
+            )
+            yield Finding(
+                "C02",
+                Severity.WARNING,
+                (family,),
+                f"{family} BIG TCP is wanted, but Cilium's agent does not answer, with "
+                f"{sizes or 'no device at more than 65536 bytes'}",
+                "Cilium does not start where it refuses its configuration",
+                "see C05, C10 and C18, and the Cilium agent's log",
+            )
+        elif applied.big_tcp[family].enabled:
             size = applied.big_tcp[family].max_gso or LEGACY
             yield Finding(
                 "C02",
@@ -42,34 +56,62 @@ def not_effective(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
+def _by_whom(evidence: Evidence) -> str:
+    return "" if evidence.answers else " (as configured: its agent does not answer)"
+
+
+def _tunnels_refused(evidence: Evidence) -> bool:
+    """A Cilium that does not answer, and devices that cannot: from 1.19 on it asks
+    the kernel whether tunnels can be big, before that it does not.
+    """
+    able = any((link.sizes.tso_max or 0) > LEGACY for link in evidence.tunnels)
+    refused = any(evidence.refused(family) for family in evidence.asked_for)
+    return refused and not evidence.answers and not able
+
+
 def prerequisites(evidence: Evidence) -> Iterator[Finding]:
     """C05: what Cilium's BIG TCP needs, and does not always check."""
-    families, applied = evidence.asked_for, evidence.applied
-    if not families or applied is None:
-        return
+    families, datapath = evidence.asked_for, evidence.datapath
     missing = []
-    if applied.host_routing == "Legacy":
+    if datapath.host_routing == "Legacy":
         missing.append(("host routing is Legacy", "set bpf.hostLegacyRouting=false"))
-    if applied.masquerading == "iptables":
+    if datapath.masquerading == "iptables":
         missing.append(("masquerading is by iptables", "set bpf.masquerade=true"))
-    if applied.kube_proxy_replacement and not applied.replaces_kube_proxy:
+    if datapath.kube_proxy_replacement and not datapath.replaces_kube_proxy:
         missing.append(
             (
-                f"kube-proxy replacement is {applied.kube_proxy_replacement}",
+                f"kube-proxy replacement is {datapath.kube_proxy_replacement}",
                 "set kubeProxyReplacement=true",
             )
         )
-    if applied.routing_mode == "tunnel" and applied.version < "1.19":
+    if datapath.routing_mode == "tunnel" and (
+        datapath.before(1, 19) or _tunnels_refused(evidence)
+    ):
         missing.append(("routing is by tunnel", "set routingMode=native"))
-    if missing:
+    if families and missing:
         yield Finding(
             "C05",
             Severity.CRITICAL,
             families,
-            "; ".join(seen for seen, _ in missing),
-            "BIG TCP needs eBPF host routing; through the kernel's own, IPv6 "
-            "packets above 64 KiB are refused",
+            f"Cilium's {'; '.join(seen for seen, _ in missing)}{_by_whom(evidence)}",
+            "BIG TCP needs eBPF host routing without a tunnel: else Cilium does not "
+            "start, or the kernel's routing refuses IPv6 packets above 64 KiB",
             "; ".join(remedy for _, remedy in missing),
+        )
+
+
+def dispatched_by_tunnel(evidence: Evidence) -> Iterator[Finding]:
+    """C10: DSR's tunnel devices. Cilium's validateConfig, pkg/datapath/linux/bigtcp."""
+    dispatch = evidence.datapath.dsr_dispatch.lower()
+    stuck = dispatch == "ipip" or (dispatch == "geneve" and _tunnels_refused(evidence))
+    if evidence.asked_for and stuck:
+        yield Finding(
+            "C10",
+            Severity.WARNING,
+            evidence.asked_for,
+            f"Cilium's DSR dispatch is {dispatch}{_by_whom(evidence)}",
+            "its tunnels cannot be above 64 KiB: Cilium 1.19 and newer do not start",
+            "set loadBalancer.dsrDispatch=opt",
         )
 
 
@@ -79,7 +121,7 @@ def tunnel_limits(evidence: Evidence) -> Iterator[Finding]:
     stuck = [
         link.name for link in evidence.tunnels if (link.sizes.tso_max or 0) <= LEGACY
     ]
-    if families and stuck and applied and applied.version.startswith("1.19."):
+    if families and stuck and applied and evidence.datapath.release == (1, 19):
         yield Finding(
             "C10",
             Severity.WARNING,
@@ -109,14 +151,17 @@ def not_restarted(evidence: Evidence) -> Iterator[Finding]:
 
 
 def encrypted(evidence: Evidence) -> Iterator[Finding]:
-    """C18."""
-    families, applied = evidence.asked_for, evidence.applied
-    if families and applied and applied.encryption == "IPsec":
+    """C18: IPsec always; WireGuard while Cilium refused any encryption."""
+    families, datapath = evidence.asked_for, evidence.datapath
+    refused = datapath.encryption == "IPsec" or (
+        datapath.encryption == "Wireguard" and datapath.before(1, 15)
+    )
+    if families and refused:
         yield Finding(
             "C18",
             Severity.CRITICAL,
             families,
-            "Cilium encrypts with IPsec",
-            "BIG TCP does not work with it",
+            f"Cilium encrypts with {datapath.encryption}{_by_whom(evidence)}",
+            "this Cilium does not start with both: BIG TCP does not work with it",
             "do without one of them",
         )
