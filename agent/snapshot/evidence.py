@@ -13,7 +13,8 @@ from agent.snapshot.snapshot import DeviceRows, Snapshot
 LEGACY = 65536  # an skb above this is big
 TARGET = 196608  # what Cilium sets where the devices can
 FAMILIES = (Family.IPV4, Family.IPV6)
-# Less than this is no evidence: a qdisc may hold a few skbs at any moment.
+# Less than this is no evidence: a qdisc may hold a few skbs at any moment, and a
+# path may have another MTU.
 ENOUGH_SKBS = 10
 ENOUGH_BYTES = 10_000_000
 _TUNNELS = ("cilium_vxlan", "cilium_geneve")
@@ -271,10 +272,15 @@ class Evidence:
         return tuple(pod for pod in self.pods if pod.limit(family) <= LEGACY)
 
     def dropped(self, family: Family) -> int:
-        """Big packets that routing refused lately: IPv6 ones, for their length."""
-        if family is not Family.IPV6 or not self.traffic(family)[1]:
+        """Big packets that the kernel's routing refused lately: IPv6 ones, for their
+        length. A few too big are path MTU discovery, and all of them are where eBPF
+        routes.
+        """
+        refused = self.snapshot.recent.ip6_too_big
+        if family is not Family.IPV6 or self.datapath.host_routing == "BPF":
             return 0
-        return self.snapshot.recent.ip6_too_big
+        big = self.traffic(family)[1] > 0
+        return refused if big and refused >= ENOUGH_SKBS else 0
 
 
 def _host_side(endpoint: Endpoint, links: dict[int, Link]) -> Link | None:

@@ -594,6 +594,35 @@ def test_ipv6_that_is_too_big_to_forward() -> None:
     )
 
 
+def test_ipv6_that_is_too_big_for_who_knows_whose_routing() -> None:
+    """There is no Cilium."""
+    world = World()
+    world.applied = None
+    world.too_big = 40
+    assert world.told() == ([State.UNMANAGED, State.DROPPED], ["C13 critical"])
+
+
+@pytest.mark.parametrize(
+    ("host_routing", "too_big", "findings"),
+    [("BPF", 40, []), ("Legacy", 9, ["C05 critical"]), ("", 9, [])],
+)
+def test_path_mtu_discovery_drops_nothing(
+    host_routing: str, too_big: int, findings: list[str]
+) -> None:
+    world = World()
+    world.change(host_routing=host_routing)
+    world.too_big = too_big
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], findings)
+
+
+def test_too_big_without_big_packets_is_no_matter_of_big_tcp() -> None:
+    world = World()
+    world.change(host_routing="Legacy")
+    world.silence()
+    world.too_big = 40
+    assert world.told() == ([State.IDLE, State.IDLE], ["C05 critical"])
+
+
 def test_nothing_is_merged() -> None:
     world = World()
     world.traffic(OURS, UPLINK, Hook.NETIF_RECEIVE_SKB, IPV4, 20_000, 0, BIG)
