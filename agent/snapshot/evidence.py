@@ -6,8 +6,7 @@ from functools import cached_property
 
 from agent.snapshot.cilium import Endpoint
 from agent.snapshot.datapath import Datapath, as_it_runs, as_it_would_start
-from agent.snapshot.histogram import Histogram
-from agent.snapshot.model import DeviceId, Family, Hook, Link, RowKey, Scope
+from agent.snapshot.model import Family, Hook, Link, Scope
 from agent.snapshot.snapshot import DeviceRows, Snapshot
 
 LEGACY = 65536  # an skb above this is big
@@ -19,23 +18,6 @@ ENOUGH_SKBS = 10
 ENOUGH_BYTES = 10_000_000
 _TUNNELS = ("cilium_vxlan", "cilium_geneve")
 _PAIRS = ("veth", "netkit")
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """A device where big skbs were queued and left in pieces: software GSO."""
-
-    device: DeviceRows
-    queued: int
-    sent: int
-    limit: int  # of the device, for this family; bytes
-
-    @property
-    def name(self) -> str:
-        """The device, and where it stands if not in our namespace."""
-        if self.device.scope is Scope.NODE or self.device.device is None:
-            return self.device.name
-        return f"{self.device.name} (netns {self.device.device.netns_inode})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +64,7 @@ class Evidence:
         self.applied = snapshot.applied
         cluster = snapshot.cluster
         self.wanted = cluster.wanted if cluster else None
-        self._devices = {device.id: device for device in snapshot.devices}
+        self.devices = {device.id: device for device in snapshot.devices}
 
     def supported(self, family: Family) -> bool:
         """Does this kernel have BIG TCP? As Cilium asks: by what its links have."""
@@ -167,37 +149,13 @@ class Evidence:
             if min(gso_size(link, family), gro_size(link, family)) <= LEGACY
         )
 
-    def cuts(self, family: Family) -> tuple[Cut, ...]:
-        """Devices that cut big skbs lately: ours and, where we have big ones at
-        all, those of any namespace of this kernel.
-        """
-        found = []
-        ours_are_big = self.traffic(family)[1] > 0
-        for key, lengths in self.snapshot.recent.rows.items():
-            device = self._devices.get(key.device)
-            if key.hook is not Hook.NET_DEV_QUEUE or key.family is not family:
-                continue
-            queued = lengths.histogram.above(LEGACY)
-            sent = self._recent(key.device, Hook.NET_DEV_START_XMIT, family)
-            left = sent.above(LEGACY) if sent else 0
-            if device is None or (device.scope is Scope.OTHER and not ours_are_big):
-                continue
-            if queued >= ENOUGH_SKBS and left < queued / 2:
-                row = device.rows[Hook.NET_DEV_QUEUE, family]
-                found.append(Cut(device, queued, left, row.limit))
-        return tuple(sorted(found, key=lambda cut: cut.device.id))
-
-    def _recent(self, at: DeviceId, hook: Hook, family: Family) -> Histogram | None:
-        lengths = self.snapshot.recent.rows.get(RowKey(at, hook, family))
-        return lengths.histogram if lengths else None
-
     def traffic(self, family: Family) -> tuple[int, int]:
         """Bytes lately, and how many of them in big skbs, on the devices of this
         node and its pods: the larger of what they sent and what they received.
         """
         sums = {Hook.NET_DEV_START_XMIT: [0, 0], Hook.NETIF_RECEIVE_SKB: [0, 0]}
         for key, lengths in self.snapshot.recent.rows.items():
-            device = self._devices.get(key.device)
+            device = self.devices.get(key.device)
             if device is None or device.scope is Scope.OTHER or key.family != family:
                 continue
             if key.hook in sums:
@@ -211,7 +169,7 @@ class Evidence:
         found = []
         for link in self.natives:
             for key, lengths in self.snapshot.recent.rows.items():
-                device = self._devices.get(key.device)
+                device = self.devices.get(key.device)
                 if (
                     device is not None
                     and device.link is link
@@ -222,6 +180,20 @@ class Evidence:
                 ):
                     found.append(link)
         return tuple(found)
+
+    def pod_behind(self, device: DeviceRows) -> str:
+        """Whose device it is, as namespace/pod; "" where Cilium does not say."""
+        peer = device.device.peer if device.device else None
+        if device.scope is not Scope.PODS or peer is None or self.applied is None:
+            return ""
+        return next(
+            (
+                f"{endpoint.namespace}/{endpoint.pod}"
+                for endpoint in self.applied.endpoints
+                if endpoint.pod and endpoint.ifindex == peer.ifindex
+            ),
+            "",
+        )
 
     @cached_property
     def pods(self) -> tuple[PodLimit, ...]:

@@ -7,6 +7,7 @@ Findings are in agent.snapshot.findings, one small function each.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agent.snapshot.cuts import cuts
 from agent.snapshot.evidence import ENOUGH_BYTES, FAMILIES, LEGACY, Evidence
 from agent.snapshot.findings import FINDINGS
 from agent.snapshot.findings.finding import Finding
@@ -62,14 +63,13 @@ def _judge(evidence: Evidence, family: Family) -> Judgement:
     if not evidence.supported(family):
         first = "6.3" if family is Family.IPV4 else "5.19"
         return Judgement(State.UNSUPPORTED, f"the kernel is older than {first}")
-    cuts = evidence.cuts(family)
     asked = evidence.asked(family)
     if evidence.refused(family):
         return Judgement(State.REFUSED, _why_refused(evidence, family))
     if dropped := evidence.dropped(family):
         return Judgement(State.DROPPED, f"{dropped} were too big to be forwarded")
-    if cuts:
-        names = _names([cut.name for cut in cuts])
+    if found := cuts(evidence, family):
+        names = _names([cut.name for cut in found])
         return Judgement(State.SEGMENTED, f"cut in software at {names}")
     _, big = evidence.traffic(family)
     if not asked:

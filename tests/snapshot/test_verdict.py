@@ -134,6 +134,11 @@ class World:
             rows | {(hook, family): Row(key, lengths, limit)},
         )
 
+    def cut(self, netns: int, ifindex: int, family: Family, limit: int) -> None:
+        """A device where 1,000 big skbs were queued, and left in pieces."""
+        self.traffic(netns, ifindex, Hook.NET_DEV_QUEUE, family, 0, 1000, limit)
+        self.traffic(netns, ifindex, Hook.NET_DEV_START_XMIT, family, 69000, 0, limit)
+
     def silence(self) -> None:
         self.rows = {}
 
@@ -375,23 +380,72 @@ def test_a_nic_that_was_reset() -> None:
     assert world.told() == ([State.PARTIAL, State.ACTIVE], ["C07 warning"])
 
 
-def test_a_bridge_outside_our_namespace_that_cuts() -> None:
+@pytest.mark.parametrize("limit", [LEGACY, 90_000])
+def test_a_bridge_outside_our_namespace_that_cuts(limit: int) -> None:
     world = World()
     for family in (IPV4, IPV6):
-        world.traffic(PORT, 11, Hook.NET_DEV_QUEUE, family, 0, 1000, LEGACY)
-        world.traffic(PORT, 11, Hook.NET_DEV_START_XMIT, family, 69000, 0, LEGACY)
+        world.cut(PORT, 11, family, limit)
     assert world.told() == ([State.SEGMENTED, State.SEGMENTED], ["C09 critical"])
-    assert world.verdict.findings[0].subjects == ("port1 (netns 4026530070)",)
-    assert world.verdict.findings[0].families == (IPV4, IPV6)
+    (finding,) = world.verdict.findings
+    assert finding.subjects == ("port1 (netns 4026530070)",)
+    assert finding.families == (IPV4, IPV6)
+    assert finding.remedy.startswith("raise gso_max_size and gso_ipv4_max_size")
 
 
-def test_a_kernel_that_compares_ipv4_with_the_limit_of_ipv6() -> None:
+@pytest.mark.parametrize("netns", [OURS, POD, PORT])
+def test_a_kernel_that_compares_ipv4_with_the_limit_of_ipv6(netns: int) -> None:
+    """At an uplink its link tells of IPv6, elsewhere what passed."""
     world = World()
     world.only(IPV4)
-    world.traffic(OURS, UPLINK, Hook.NET_DEV_QUEUE, IPV4, 0, 1000, BIG)
-    world.traffic(OURS, UPLINK, Hook.NET_DEV_START_XMIT, IPV4, 69000, 0, BIG)
+    world.resize("eth0", replace(UP, gso_max=LEGACY))
     world.rows = {key: row for key, row in world.rows.items() if key.family is IPV4}
+    if netns != OURS:
+        world.traffic(netns, 2, Hook.NET_DEV_START_XMIT, IPV6, 10, 0, LEGACY)
+    world.cut(netns, 2, IPV4, BIG)
     assert world.told() == ([State.SEGMENTED, State.DISABLED], ["C08 critical"])
+    assert world.verdict.findings[0].families == (IPV4,)
+
+
+@pytest.mark.parametrize("family", [IPV4, IPV6])
+@pytest.mark.parametrize("netns", [OURS, PORT])
+def test_a_device_that_cannot_segment(netns: int, family: Family) -> None:
+    """Its limits are well: nobody has to raise them, and no kernel is wrong."""
+    world = World()
+    world.cut(netns, 2, family, BIG)
+    states, findings = world.told()
+    assert states.count(State.SEGMENTED) == 1
+    assert findings == ["C09 critical"]
+    (finding,) = world.verdict.findings
+    assert "ethtool -k" in finding.remedy
+    assert "gso_max_size" not in finding.remedy
+
+
+def test_the_mistake_of_the_kernel_does_not_concern_ipv6() -> None:
+    """Its limit was lowered since."""
+    world = World()
+    world.resize("eth0", replace(UP, gso_max=LEGACY))
+    world.cut(OURS, UPLINK, IPV6, BIG)
+    assert world.told()[1] == ["C07 warning", "C09 critical"]
+
+
+def test_what_was_longer_once_does_not_count() -> None:
+    """`longest` is since the agent began; the slots are of late."""
+    world = World()
+    world.cut(PORT, 11, IPV4, BIG)
+    key = RowKey(DeviceId(PORT, 11), Hook.NET_DEV_QUEUE, IPV4)
+    world.rows[key] = replace(world.rows[key], longest=500_000)
+    world.told()
+    assert "ethtool -k" in world.verdict.findings[0].remedy
+
+
+def test_a_pod_whose_device_cuts() -> None:
+    world = World()
+    world.cut(POD, 3, IPV4, BIG)
+    assert world.told() == ([State.SEGMENTED, State.ACTIVE], ["C09 critical"])
+    assert world.verdict.findings[0].subjects == ("eth0 of default/web",)
+    world.change(endpoints=())
+    world.told()
+    assert world.verdict.findings[0].subjects == ("eth0 (netns 4026530040)",)
 
 
 def test_a_few_packets_in_a_qdisc_are_no_cut() -> None:

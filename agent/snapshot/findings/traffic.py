@@ -3,33 +3,38 @@
 
 from collections.abc import Iterator
 
-from agent.snapshot.evidence import ENOUGH_BYTES, FAMILIES, LEGACY, TARGET, Evidence
+from agent.snapshot.cuts import Cause, Cut, cuts
+from agent.snapshot.evidence import ENOUGH_BYTES, FAMILIES, TARGET, Evidence
 from agent.snapshot.findings.finding import Finding, Severity
 from agent.snapshot.model import Family
 
 
 def software_segmentation(evidence: Evidence) -> Iterator[Finding]:
     """C08, C09: big at net_dev_queue, in pieces at net_dev_start_xmit."""
-    found: dict[tuple[str, str], dict[Family, str]] = {}
+    found: dict[tuple[Cause, str], list[Cut]] = {}
     for family in FAMILIES:
-        for cut in evidence.cuts(family):
-            number = "C08" if cut.limit > LEGACY and family is Family.IPV4 else "C09"
-            found.setdefault((number, cut.name), {})[family] = (
-                f"{family}: {cut.queued} queued above 64 KiB, {cut.sent} left whole, "
-                f"limit {cut.limit} bytes"
-            )
-    for (number, name), seen in found.items():
-        if number == "C08":
-            why = "kernels from 6.7 on compare IPv4 with the limit of IPv6"
+        for cut in cuts(evidence, family):
+            found.setdefault((cut.cause, cut.name), []).append(cut)
+    for (cause, name), its in found.items():
+        seen = "; ".join(
+            f"{cut.family}: {cut.queued} queued above 64 KiB, {cut.sent} left whole, "
+            f"limit {cut.limit} bytes"
+            for cut in its
+        )
+        why = "it is slower than BIG TCP off"
+        if cause is Cause.KERNEL:
+            why += ": kernels from 6.7 on compare IPv4 with the limit of IPv6"
             remedy = "enable IPv6 BIG TCP as well, or upgrade the kernel"
-        else:
-            why = "it is slower than BIG TCP off"
+        elif cause is Cause.LIMIT:
             remedy = f"raise gso_max_size and gso_ipv4_max_size of {name} to {TARGET}"
+        else:
+            why += ": the limit is high enough, but the device cannot segment"
+            remedy = f"see `ethtool -k` of {name}: tcp-segmentation-offload must be on"
         yield Finding(
-            number,
+            "C08" if cause is Cause.KERNEL else "C09",
             Severity.CRITICAL,
-            tuple(seen),
-            f"{name} cuts packets in software; {'; '.join(seen.values())}",
+            tuple(cut.family for cut in its),
+            f"{name} cuts packets in software; {seen}",
             why,
             remedy,
             (name,),
@@ -78,7 +83,7 @@ def not_merged(evidence: Evidence) -> Iterator[Finding]:
     """C15: GRO does nothing. What was cut on its way is told there."""
     for family in evidence.asked_for:
         links = evidence.unmerged(family)
-        if links and not evidence.cuts(family):
+        if links and not cuts(evidence, family):
             names = tuple(link.name for link in links)
             yield Finding(
                 "C15",
