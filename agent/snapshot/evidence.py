@@ -6,7 +6,7 @@ from functools import cached_property
 
 from agent.snapshot.cilium import Endpoint
 from agent.snapshot.datapath import Datapath, as_it_runs, as_it_would_start
-from agent.snapshot.model import Family, Hook, Link, Scope
+from agent.snapshot.model import Family, Hook, Lengths, Link, Scope
 from agent.snapshot.snapshot import DeviceRows, Snapshot
 
 LEGACY = 65536  # an skb above this is big
@@ -16,6 +16,7 @@ FAMILIES = (Family.IPV4, Family.IPV6)
 # path may have another MTU.
 ENOUGH_SKBS = 10
 ENOUGH_BYTES = 10_000_000
+_ACKNOWLEDGEMENT = 512  # no longer than this; an edge of the histograms
 _TUNNELS = ("cilium_vxlan", "cilium_geneve")
 _PAIRS = ("veth", "netkit")
 
@@ -165,7 +166,9 @@ class Evidence:
         return max(sent[0], received[0]), max(sent[1], received[1])
 
     def unmerged(self, family: Family) -> tuple[Link, ...]:
-        """Native devices that received much, and GRO merged none of it."""
+        """Native devices that received much, and GRO merged none of it. What is as
+        short as an acknowledgement GRO leaves alone.
+        """
         found = []
         for link in self.natives:
             for key, lengths in self.snapshot.recent.rows.items():
@@ -174,9 +177,7 @@ class Evidence:
                     device is not None
                     and device.link is link
                     and (key.hook, key.family) == (Hook.NETIF_RECEIVE_SKB, family)
-                    and lengths.histogram.bytes >= ENOUGH_BYTES
-                    and lengths.segments == lengths.histogram.count
-                    and lengths.histogram.above(1500) == 0
+                    and _in_single_packets(lengths, link.mtu)
                 ):
                     found.append(link)
         return tuple(found)
@@ -257,3 +258,14 @@ class Evidence:
 
 def _host_side(endpoint: Endpoint, links: dict[int, Link]) -> Link | None:
     return links.get(endpoint.ifindex) if endpoint.pod else None
+
+
+def _in_single_packets(lengths: Lengths, mtu: int) -> bool:
+    histogram = lengths.histogram
+    full = histogram.above(_ACKNOWLEDGEMENT)
+    longer = next(edge for edge in histogram.edges if edge >= mtu)
+    return (
+        full * mtu >= ENOUGH_BYTES
+        and lengths.segments == histogram.count
+        and histogram.above(longer) == 0
+    )

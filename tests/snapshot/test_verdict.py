@@ -5,11 +5,13 @@ exit code 5 where one is above info.
 
 import itertools
 import re
+from bisect import bisect_left
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from agent.kernel.contract import Contract, bpf_directory
 from agent.snapshot.cilium import (
     Applied,
     BigTcp,
@@ -38,7 +40,9 @@ from agent.snapshot.model import (
 )
 from agent.snapshot.snapshot import DeviceRows, Recent, Snapshot
 from agent.snapshot.verdict import State, judge
-from tests.snapshot.fakes import EDGES, OURS, link
+from tests.snapshot.fakes import OURS, link
+
+EDGES = Contract.read(bpf_directory()).edges
 
 BIG, LEGACY = 196608, 65536
 UP = Sizes(BIG, BIG, 524280, BIG, BIG)
@@ -47,13 +51,16 @@ IPV4, IPV6 = Family.IPV4, Family.IPV6
 POD, HOST_SIDE, UPLINK, PORT = 40, 9, 2, 70  # netns, ifindexes, a foreign netns
 
 
-def counted(small: int, big: int) -> Lengths:
-    """`small` skbs of 1,000 bytes and `big` of 100,000."""
-    size = 1000 * small + 100_000 * big
+def counted(small: int, big: int, length: int = 1000) -> Lengths:
+    """`small` skbs of `length` bytes and `big` of 100,000."""
+    slots = [0] * (len(EDGES) + 1)
+    slots[bisect_left(EDGES, length)] += small
+    slots[bisect_left(EDGES, 100_000)] += big
+    size = length * small + 100_000 * big
     return Lengths(
-        Histogram(EDGES, (small, 0, big, 0), size, 100_000 * big),
+        Histogram(EDGES, tuple(slots), size, 100_000 * big),
         segments=small + 69 * big,
-        longest=100_000 if big else 1000,
+        longest=100_000 if big else length,
     )
 
 
@@ -113,10 +120,11 @@ class World:
         small: int,
         big: int,
         limit: int,
+        length: int = 1000,
     ) -> None:
         at = DeviceId(netns, ifindex)
         key = RowKey(at, hook, family)
-        lengths = counted(small, big)
+        lengths = counted(small, big, length)
         self.rows[key] = lengths
         scope = {OURS: Scope.NODE, POD: Scope.PODS}.get(netns, Scope.OTHER)
         peer = DeviceId(OURS, HOST_SIDE) if scope is Scope.PODS else None
@@ -677,10 +685,34 @@ def test_too_big_without_big_packets_is_no_matter_of_big_tcp() -> None:
     assert world.told() == ([State.IDLE, State.IDLE], ["C05 critical"])
 
 
-def test_nothing_is_merged() -> None:
+@pytest.mark.parametrize(
+    ("mtu", "length", "count", "findings"),
+    [
+        (1500, 1500, 20_000, ["C15 info"]),
+        (9000, 9000, 2_000, ["C15 info"]),
+        (1450, 1450, 20_000, ["C15 info"]),
+        (1500, 52, 200_000, []),  # the acknowledgements of a pure sender
+        (1500, 1500, 1_000, []),  # too few to tell
+        (1500, 9000, 20_000, []),  # by LRO, say: nobody tells the segments
+    ],
+)
+def test_nothing_is_merged(
+    mtu: int, length: int, count: int, findings: list[str]
+) -> None:
+    world = World()
+    world.links["eth0"] = replace(world.links["eth0"], mtu=mtu)
+    world.traffic(
+        OURS, UPLINK, Hook.NETIF_RECEIVE_SKB, IPV4, count, 0, BIG, length=length
+    )
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], findings)
+
+
+def test_where_something_is_merged_gro_is_on() -> None:
     world = World()
     world.traffic(OURS, UPLINK, Hook.NETIF_RECEIVE_SKB, IPV4, 20_000, 0, BIG)
-    assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C15 warning"])
+    key = RowKey(DeviceId(OURS, UPLINK), Hook.NETIF_RECEIVE_SKB, IPV4)
+    world.rows[key] = replace(world.rows[key], segments=20_100)
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], [])
 
 
 def test_what_was_cut_on_its_way_is_no_fault_of_gro() -> None:
