@@ -125,9 +125,11 @@ def test_one_family_only(nodes: Stand, tmp_path: Path, family: str) -> None:
 
 
 def test_unmanaged(nodes: Stand, tmp_path: Path) -> None:
+    """Raised by hand. There is a pod at 64 KiB, and nobody to restart it."""
     nodes.set_sizes(BIG)
-    with seen_from(nodes.client, None, tmp_path) as watcher:
-        told = watcher.told(nodes, *FAMILIES)
+    with namespaces("pod") as (pod,), seen_from(nodes.client, None, tmp_path) as at:
+        veth(nodes.client, "veth1", pod, "eth0")
+        told = at.told(nodes, *FAMILIES)
     assert told == Told(["unmanaged", "unmanaged"], [], [])
 
 

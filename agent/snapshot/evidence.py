@@ -239,8 +239,10 @@ class Evidence:
         return {f"{pod.namespace}/{pod.name}": pod.started for pod in pods}
 
     def legacy_pods(self, family: Family) -> tuple[PodLimit, ...]:
-        """Pods that were made before BIG TCP: nothing but a restart raises them."""
-        if not self.effective(family):
+        """Pods that were made before BIG TCP: nothing but a restart raises them.
+        Where nobody asked for it, they are as they should be.
+        """
+        if not self.asked(family) or not self.effective(family):
             return ()
         return tuple(pod for pod in self.pods if pod.limit(family) <= LEGACY)
 

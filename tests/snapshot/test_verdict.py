@@ -22,6 +22,7 @@ from agent.snapshot.cilium import (
     RuntimeConfig,
     Wanted,
 )
+from agent.snapshot.evidence import Evidence
 from agent.snapshot.findings import FINDING_IDS, FINDINGS
 from agent.snapshot.findings.finding import Finding, Severity
 from agent.snapshot.histogram import Histogram
@@ -189,25 +190,24 @@ class World:
             values = {"enable-ipv4-big-tcp": value, "enable-ipv6-big-tcp": value}
             wanted = Wanted(values | self.values, True, {}, None, 0)
             cluster = ClusterState(wanted, self.pods, {}, {})
-        self.verdict = judge(
-            Snapshot(
-                taken=0,
-                started=0,
-                uptime=0,
-                edges=EDGES,
-                devices=tuple(self.devices.values()),
-                links=tuple(self.links.values()),
-                retired={},
-                unrecorded={},
-                attached={},
-                sources={"cilium": Source(self.answers, 0)},
-                kernel="6.18",
-                recent=Recent(30, self.rows, self.too_big),
-                applied=self.applied,
-                runtime=self.runtime,
-                cluster=cluster,
-            )
+        self.snapshot = Snapshot(
+            taken=0,
+            started=0,
+            uptime=0,
+            edges=EDGES,
+            devices=tuple(self.devices.values()),
+            links=tuple(self.links.values()),
+            retired={},
+            unrecorded={},
+            attached={},
+            sources={"cilium": Source(self.answers, 0)},
+            kernel="6.18",
+            recent=Recent(30, self.rows, self.too_big),
+            applied=self.applied,
+            runtime=self.runtime,
+            cluster=cluster,
         )
+        self.verdict = judge(self.snapshot)
         states = [self.verdict.families[family].state for family in (IPV4, IPV6)]
         for finding in self.verdict.findings:
             assert_it_says_something(finding)
@@ -270,6 +270,15 @@ def test_big_although_nobody_asked() -> None:
     world = World()
     world.applied = None
     assert world.told() == ([State.UNMANAGED, State.UNMANAGED], [])
+
+
+def test_a_pod_at_64_kib_where_nobody_asked() -> None:
+    """The uplink was raised by hand, and there is no Cilium."""
+    world = World()
+    world.applied = None
+    world.resize("lxc1", DOWN)
+    assert world.told() == ([State.UNMANAGED, State.UNMANAGED], [])
+    assert len(Evidence(world.snapshot).pods) == 1
 
 
 def test_one_family_only() -> None:
