@@ -141,12 +141,22 @@ class Evidence:
         return tuple(link for link in self.snapshot.links if link.name in _TUNNELS)
 
     def drifted(self, family: Family) -> tuple[Link, ...]:
-        """Native devices at 64 KiB although Cilium has raised them."""
+        """Native devices that are lower than Cilium has set them."""
         if self.applied is None or not self.effective(family):
             return ()
+        told = self.applied.big_tcp[family]
+        max_gro = told.max_gro or LEGACY + 1  # not told: anything big
         return tuple(
             link
             for link in self.natives
+            if gso_size(link, family) < told.max_gso or gro_size(link, family) < max_gro
+        )
+
+    def reset(self, family: Family) -> tuple[Link, ...]:
+        """Those of them at 64 KiB: nothing is big there. The others still can."""
+        return tuple(
+            link
+            for link in self.drifted(family)
             if min(gso_size(link, family), gro_size(link, family)) <= LEGACY
         )
 

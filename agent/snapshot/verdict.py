@@ -78,8 +78,8 @@ def _judge(evidence: Evidence, family: Family) -> Judgement:
         cilium = evidence.configured(family) is not None or evidence.applied
         why = "not enabled in Cilium" if cilium else "there is no Cilium here"
         return Judgement(State.DISABLED, why)
-    if drifted := evidence.drifted(family):
-        names = _names([link.name for link in drifted])
+    if links := evidence.reset(family):
+        names = _names([link.name for link in links])
         return Judgement(State.PARTIAL, f"at 64 KiB: {names}")
     if pods := evidence.legacy_pods(family):
         names = _names([pod.name for pod in pods])

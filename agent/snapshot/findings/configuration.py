@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 
+from agent.snapshot.cilium import BigTcp
 from agent.snapshot.evidence import FAMILIES, LEGACY, Evidence, gso_size
 from agent.snapshot.findings.finding import Finding, Severity
 from agent.snapshot.model import Family
@@ -26,34 +27,41 @@ def kernel_too_old(evidence: Evidence) -> Iterator[Finding]:
 
 def not_effective(evidence: Evidence) -> Iterator[Finding]:
     """C02: wanted, and perhaps the flag is on; the size is not."""
-    applied = evidence.applied
     for family in evidence.asked_for:
-        if not evidence.refused(family):
-            continue
-        if applied is None or not evidence.answers:
-            sizes = ", ".join(
-                f"{link.name} at {gso_size(link, family)} bytes"
-                for link in evidence.natives
-            )
-            yield Finding(
-                "C02",
-                Severity.WARNING,
-                (family,),
-                f"{family} BIG TCP is wanted, but Cilium's agent does not answer, with "
-                f"{sizes or 'no device at more than 65536 bytes'}",
-                "Cilium does not start where it refuses its configuration",
-                "see C05, C10 and C18, and the Cilium agent's log",
-            )
-        elif applied.big_tcp[family].enabled:
-            size = applied.big_tcp[family].max_gso or LEGACY
-            yield Finding(
-                "C02",
-                Severity.WARNING,
-                (family,),
-                f"Cilium reports {family} BIG TCP enabled with {size} bytes",
-                "`enabled` is only the flag: no packet can be above 64 KiB",
-                "see the limiting device (C03, C04), and the Cilium agent's log",
-            )
+        if told := _without_effect(evidence, family):
+            yield Finding("C02", Severity.WARNING, (family,), *told)
+
+
+def _without_effect(evidence: Evidence, family: Family) -> tuple[str, str, str] | None:
+    """What was seen, why it matters, what to do."""
+    if evidence.refused(family) and not evidence.answers:
+        sizes = ", ".join(
+            f"{link.name} at {gso_size(link, family)} bytes"
+            for link in evidence.natives
+        )
+        sizes = sizes or f"no device above {LEGACY} bytes"
+        return (
+            f"{family} BIG TCP wanted, Cilium's agent does not answer, with {sizes}",
+            "Cilium does not start where it refuses its configuration",
+            "see C05, C10 and C18, and the Cilium agent's log",
+        )
+    told = evidence.applied.big_tcp[family] if evidence.applied else BigTcp()
+    if not told.enabled or not evidence.supported(family):
+        return None
+    if told.max_gso <= LEGACY:
+        size = told.max_gso or LEGACY
+        return (
+            f"Cilium reports {family} BIG TCP enabled with {size} bytes",
+            "`enabled` is only the flag: no packet can be above 64 KiB",
+            "see the limiting device (C03, C04), and the Cilium agent's log",
+        )
+    if 0 < told.max_gro <= LEGACY:
+        return (
+            f"Cilium reports {family} BIG TCP enabled, GRO with {told.max_gro} bytes",
+            "what is sent can be big, what is received is not merged above 64 KiB",
+            "see the Cilium agent's log",
+        )
+    return None
 
 
 def _by_whom(evidence: Evidence) -> str:
@@ -146,7 +154,8 @@ def not_restarted(evidence: Evidence) -> Iterator[Finding]:
                 f"the configuration says {configured}, the Cilium agent runs with "
                 f"{running}",
                 "Cilium reads its configuration when it starts",
-                "kubectl -n kube-system rollout restart ds/cilium",
+                "restart Cilium: kubectl rollout restart daemonset/cilium, in its "
+                "namespace",
             )
 
 

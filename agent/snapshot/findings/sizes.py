@@ -26,7 +26,7 @@ def device_limits(evidence: Evidence) -> Iterator[Finding]:
     if least >= TARGET:
         return
     limiting = tuple(link.name for link in able if link.sizes.tso_max == least)
-    others = any((link.sizes.tso_max or 0) >= TARGET for link in able)
+    others = len(limiting) < len(able)  # can more
     yield Finding(
         "C04" if others else "C03",
         Severity.WARNING if least <= LEGACY else Severity.INFO,
@@ -72,8 +72,9 @@ def _utc(seconds: float) -> str:
 def drift(evidence: Evidence) -> Iterator[Finding]:
     """C07: set by Cilium, undone by somebody else."""
     for family in FAMILIES:
-        links = evidence.drifted(family)
-        if links:
+        links, applied = evidence.drifted(family), evidence.applied
+        if links and applied is not None:
+            told = applied.big_tcp[family]
             sizes = ", ".join(
                 f"{link.name}: gso {gso_size(link, family)}, gro "
                 f"{gro_size(link, family)}"
@@ -83,7 +84,7 @@ def drift(evidence: Evidence) -> Iterator[Finding]:
                 "C07",
                 Severity.WARNING,
                 (family,),
-                f"Cilium has raised its devices, but {sizes}",
+                f"Cilium has set gso {told.max_gso}, gro {told.max_gro}, but {sizes}",
                 "a driver's reset or `ip link set gso_max_size` undid it; Cilium "
                 "looks only when it starts",
                 "restart the Cilium agent of this node",
