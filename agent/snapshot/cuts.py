@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where big skbs are cut in software: queued above 64 KiB, sent in pieces. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -23,7 +24,7 @@ class Cut:
     """A device where big skbs of a family were queued and left in pieces.
 
     `limit` is the device's for this family, `ipv6_limit` the one for IPv6, None
-    where it has not been seen; `longest` what was queued, at most. `pod` is
+    where it has not been seen lately; `longest` what was queued, at most. `pod` is
     namespace/pod whose device it is, "" where that is not known.
     """
 
@@ -81,7 +82,7 @@ def cuts(evidence: Evidence, family: Family) -> tuple[Cut, ...]:
                     queued,
                     left,
                     device.rows[key.hook, family].limit,
-                    _ipv6_limit(device),
+                    _ipv6_limit(device, recent),
                     _longest(lengths),
                     evidence.pod_behind(device),
                 )
@@ -89,12 +90,12 @@ def cuts(evidence: Evidence, family: Family) -> tuple[Cut, ...]:
     return tuple(sorted(found, key=lambda cut: cut.device.id))
 
 
-def _ipv6_limit(device: DeviceRows) -> int | None:
+def _ipv6_limit(device: DeviceRows, recent: Mapping[RowKey, Lengths]) -> int | None:
     if device.link is not None:
         return gso_size(device.link, Family.IPV6)
     for hook in (Hook.NET_DEV_QUEUE, Hook.NET_DEV_START_XMIT):
-        if row := device.rows.get((hook, Family.IPV6)):
-            return row.limit
+        if RowKey(device.id, hook, Family.IPV6) in recent:
+            return device.rows[hook, Family.IPV6].limit
     return None
 
 

@@ -490,7 +490,16 @@ def test_a_device_that_cannot_segment(netns: int, family: Family) -> None:
     assert findings == ["C09 critical"]
     (finding,) = world.verdict.findings
     assert "ethtool -k" in finding.remedy
-    assert "gso_max_size" not in finding.remedy
+    assert ("gso_max_size" in finding.remedy) is (netns == PORT and family is IPV4)
+
+
+def test_a_limit_of_ipv6_that_was_seen_long_ago() -> None:
+    """It may be another now: no reason to lay it to the kernel."""
+    world = World()
+    world.traffic(PORT, 11, Hook.NET_DEV_START_XMIT, IPV6, 10, 0, LEGACY)
+    world.rows.pop(RowKey(DeviceId(PORT, 11), Hook.NET_DEV_START_XMIT, IPV6))
+    world.cut(PORT, 11, IPV4, BIG)
+    assert world.told()[1] == ["C09 critical"]
 
 
 def test_the_mistake_of_the_kernel_does_not_concern_ipv6() -> None:

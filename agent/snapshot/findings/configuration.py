@@ -118,7 +118,7 @@ def dispatched_by_tunnel(evidence: Evidence) -> Iterator[Finding]:
             Severity.WARNING,
             evidence.asked_for,
             f"Cilium's DSR dispatch is {dispatch}{_by_whom(evidence)}",
-            "its tunnels cannot be above 64 KiB: Cilium 1.19 and newer do not start",
+            "its tunnels cannot be above 64 KiB: Cilium 1.19 and newer do not start so",
             "set loadBalancer.dsrDispatch=opt",
         )
 
@@ -171,6 +171,6 @@ def encrypted(evidence: Evidence) -> Iterator[Finding]:
             Severity.CRITICAL,
             families,
             f"Cilium encrypts with {datapath.encryption}{_by_whom(evidence)}",
-            "this Cilium does not start with both: BIG TCP does not work with it",
+            "BIG TCP does not work with it: Cilium does not start with both",
             "do without one of them",
         )

@@ -30,6 +30,8 @@ def software_segmentation(evidence: Evidence) -> Iterator[Finding]:
         else:
             why += ": the limit is high enough, but the device cannot segment"
             remedy = f"see `ethtool -k` of {name}: tcp-segmentation-offload must be on"
+            if any(cut.ipv6_limit is None for cut in its):
+                remedy += ", and gso_max_size as high as gso_ipv4_max_size"
         yield Finding(
             "C08" if cause is Cause.KERNEL else "C09",
             Severity.CRITICAL,
