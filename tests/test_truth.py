@@ -125,9 +125,11 @@ def test_one_family_only(nodes: Stand, tmp_path: Path, family: str) -> None:
 
 
 def test_unmanaged(nodes: Stand, tmp_path: Path) -> None:
+    """Raised by hand. There is a pod at 64 KiB, and nobody to restart it."""
     nodes.set_sizes(BIG)
-    with seen_from(nodes.client, None, tmp_path) as watcher:
-        told = watcher.told(nodes, *FAMILIES)
+    with namespaces("pod") as (pod,), seen_from(nodes.client, None, tmp_path) as at:
+        veth(nodes.client, "veth1", pod, "eth0")
+        told = at.told(nodes, *FAMILIES)
     assert told == Told(["unmanaged", "unmanaged"], [], [])
 
 
@@ -168,6 +170,32 @@ def test_a_nic_that_was_reset(nodes: Stand, tmp_path: Path) -> None:
     with seen_from(nodes.client, answers, tmp_path) as watcher:
         told = watcher.told(nodes, *FAMILIES)
     assert told == Told(["partial", "partial"], ["C07", "C07"], [["eth0"], ["eth0"]])
+
+
+def test_a_device_that_cannot_segment(nodes: Stand, tmp_path: Path) -> None:
+    """Its limits are high enough."""
+    nodes.set_sizes(BIG)
+    nodes.client.run("ethtool", "-K", "eth0", "tso", "off")
+    answers = words(["eth0"], dict.fromkeys(FAMILIES, BIG))
+    with seen_from(nodes.client, answers, tmp_path) as watcher:
+        told = watcher.told(nodes, *FAMILIES)
+    assert told == Told(["segmented", "segmented"], ["C09"], [["eth0"]])
+
+
+def test_gro_off_and_on(tmp_path: Path) -> None:
+    """Of frames of 9,000 bytes; the other end sends them one by one."""
+    with pair(9000) as nodes:
+        serve(nodes.server, 0)
+        nodes.client.set_sizes("eth0", BIG)
+        nodes.server.run("ethtool", "-K", "eth0", "tso", "off")
+        answers = words(["eth0"], dict.fromkeys(FAMILIES, BIG))
+        with seen_from(nodes.client, answers, tmp_path) as watcher:
+            told = watcher.told(nodes, *FAMILIES)
+            assert told.findings == ["C15", "C15"]
+            assert told.subjects == [["eth0"], ["eth0"]]
+            nodes.client.run("ethtool", "-K", "eth0", "gro", "on")
+            told = watcher.told(nodes, *FAMILIES)
+            assert told == Told(["active", "active"], [], [])
 
 
 def test_a_bridge_at_64_kib_between_the_nodes(tmp_path: Path) -> None:

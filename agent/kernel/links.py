@@ -27,7 +27,7 @@ _ARPHRD_ETHER, _ETH_HLEN = 1, 14
 _RT_SCOPE_UNIVERSE = 0
 _ADDRESS_BITS = {socket.AF_INET: 32, socket.AF_INET6: 128}
 _NLA_TYPE_MASK = 0x3FFF
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_LINKINFO = 1, 3, 5, 18
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_LINKINFO = 1, 3, 4, 5, 18
 _IFLA_STATS64, _IFLA_LINK_NETNSID, _IFLA_INFO_KIND = 23, 37, 1
 IFLA_GSO_MAX_SIZE, IFLA_GRO_MAX_SIZE, IFLA_TSO_MAX_SIZE = 41, 58, 59
 IFLA_GSO_IPV4_MAX_SIZE, IFLA_GRO_IPV4_MAX_SIZE = 63, 64
@@ -167,6 +167,7 @@ def _link(payload: bytes, in_subnet: set[int]) -> Link:
         parent=number(_IFLA_LINK),
         netnsid=number(_IFLA_LINK_NETNSID),
         header=_ETH_HLEN if hardware == _ARPHRD_ETHER else 0,
+        mtu=number(_IFLA_MTU) or 0,
         sizes=Sizes(
             gso_max=number(IFLA_GSO_MAX_SIZE) or _LEGACY_MAX_SIZE,
             gro_max=number(IFLA_GRO_MAX_SIZE) or _LEGACY_MAX_SIZE,

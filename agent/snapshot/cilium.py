@@ -117,11 +117,6 @@ class Applied:
     config: DaemonConfig
     endpoints: tuple[Endpoint, ...]
 
-    @property
-    def replaces_kube_proxy(self) -> bool:
-        """Does eBPF do all of kube-proxy's work?"""
-        return self.kube_proxy_replacement in ("True", "Strict")
-
 
 @dataclass(frozen=True, slots=True)
 class Pod:

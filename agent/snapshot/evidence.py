@@ -5,35 +5,20 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from agent.snapshot.cilium import Endpoint
-from agent.snapshot.histogram import Histogram
-from agent.snapshot.model import DeviceId, Family, Hook, Link, RowKey, Scope
+from agent.snapshot.datapath import Datapath, as_it_runs, as_it_would_start
+from agent.snapshot.model import Family, Hook, Lengths, Link, Scope
 from agent.snapshot.snapshot import DeviceRows, Snapshot
 
 LEGACY = 65536  # an skb above this is big
 TARGET = 196608  # what Cilium sets where the devices can
 FAMILIES = (Family.IPV4, Family.IPV6)
-# Less than this is no evidence: a qdisc may hold a few skbs at any moment.
+# Less than this is no evidence: a qdisc may hold a few skbs at any moment, and a
+# path may have another MTU.
 ENOUGH_SKBS = 10
 ENOUGH_BYTES = 10_000_000
+_ACKNOWLEDGEMENT = 512  # no longer than this; an edge of the histograms
 _TUNNELS = ("cilium_vxlan", "cilium_geneve")
 _PAIRS = ("veth", "netkit")
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """A device where big skbs were queued and left in pieces: software GSO."""
-
-    device: DeviceRows
-    queued: int
-    sent: int
-    limit: int  # of the device, for this family; bytes
-
-    @property
-    def name(self) -> str:
-        """The device, and where it stands if not in our namespace."""
-        if self.device.scope is Scope.NODE or self.device.device is None:
-            return self.device.name
-        return f"{self.device.name} (netns {self.device.device.netns_inode})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +65,7 @@ class Evidence:
         self.applied = snapshot.applied
         cluster = snapshot.cluster
         self.wanted = cluster.wanted if cluster else None
-        self._devices = {device.id: device for device in snapshot.devices}
+        self.devices = {device.id: device for device in snapshot.devices}
 
     def supported(self, family: Family) -> bool:
         """Does this kernel have BIG TCP? As Cilium asks: by what its links have."""
@@ -107,6 +92,11 @@ class Evidence:
         """Does anybody want it: the ConfigMap, or the Cilium agent as it runs?"""
         return bool(self.configured(family)) or bool(self.running(family))
 
+    @cached_property
+    def asked_for(self) -> tuple[Family, ...]:
+        """The families that anybody wants."""
+        return tuple(family for family in FAMILIES if self.asked(family))
+
     def effective(self, family: Family) -> bool:
         """Did Cilium get what it wanted? Its `enabled` is only the user's flag.
 
@@ -118,6 +108,24 @@ class Evidence:
             big_tcp = self.applied.big_tcp[family]
             return big_tcp.enabled and big_tcp.max_gso > LEGACY
         return any(gso_size(link, family) > LEGACY for link in self.natives)
+
+    def refused(self, family: Family) -> bool:
+        """Wanted, and the kernel could, and yet it is not applied."""
+        able = self.asked(family) and self.supported(family)
+        return able and not self.effective(family)
+
+    @cached_property
+    def answers(self) -> bool:
+        """Does Cilium's agent answer? What it said last is kept beyond that."""
+        source = self.snapshot.sources.get("cilium")
+        return self.applied is not None and (source is None or source.up)
+
+    @cached_property
+    def datapath(self) -> Datapath:
+        """How Cilium moves packets, or would as it was told."""
+        if self.answers and self.applied is not None:
+            return as_it_runs(self.applied)
+        return as_it_would_start(self.applied, self.snapshot.runtime, self.wanted)
 
     @cached_property
     def natives(self) -> tuple[Link, ...]:
@@ -133,38 +141,24 @@ class Evidence:
         return tuple(link for link in self.snapshot.links if link.name in _TUNNELS)
 
     def drifted(self, family: Family) -> tuple[Link, ...]:
-        """Native devices at 64 KiB although Cilium has raised them."""
+        """Native devices that are lower than Cilium has set them."""
         if self.applied is None or not self.effective(family):
             return ()
+        told = self.applied.big_tcp[family]
+        max_gro = told.max_gro or LEGACY + 1  # not told: anything big
         return tuple(
             link
             for link in self.natives
-            if min(gso_size(link, family), gro_size(link, family)) <= LEGACY
+            if gso_size(link, family) < told.max_gso or gro_size(link, family) < max_gro
         )
 
-    def cuts(self, family: Family) -> tuple[Cut, ...]:
-        """Devices that cut big skbs lately: ours and, where we have big ones at
-        all, those of any namespace of this kernel.
-        """
-        found = []
-        ours_are_big = self.traffic(family)[1] > 0
-        for key, lengths in self.snapshot.recent.rows.items():
-            device = self._devices.get(key.device)
-            if key.hook is not Hook.NET_DEV_QUEUE or key.family is not family:
-                continue
-            queued = lengths.histogram.above(LEGACY)
-            sent = self._recent(key.device, Hook.NET_DEV_START_XMIT, family)
-            left = sent.above(LEGACY) if sent else 0
-            if device is None or (device.scope is Scope.OTHER and not ours_are_big):
-                continue
-            if queued >= ENOUGH_SKBS and left < queued / 2:
-                row = device.rows[Hook.NET_DEV_QUEUE, family]
-                found.append(Cut(device, queued, left, row.limit))
-        return tuple(sorted(found, key=lambda cut: cut.device.id))
-
-    def _recent(self, at: DeviceId, hook: Hook, family: Family) -> Histogram | None:
-        lengths = self.snapshot.recent.rows.get(RowKey(at, hook, family))
-        return lengths.histogram if lengths else None
+    def reset(self, family: Family) -> tuple[Link, ...]:
+        """Those of them at 64 KiB: nothing is big there. The others still can."""
+        return tuple(
+            link
+            for link in self.drifted(family)
+            if min(gso_size(link, family), gro_size(link, family)) <= LEGACY
+        )
 
     def traffic(self, family: Family) -> tuple[int, int]:
         """Bytes lately, and how many of them in big skbs, on the devices of this
@@ -172,7 +166,7 @@ class Evidence:
         """
         sums = {Hook.NET_DEV_START_XMIT: [0, 0], Hook.NETIF_RECEIVE_SKB: [0, 0]}
         for key, lengths in self.snapshot.recent.rows.items():
-            device = self._devices.get(key.device)
+            device = self.devices.get(key.device)
             if device is None or device.scope is Scope.OTHER or key.family != family:
                 continue
             if key.hook in sums:
@@ -182,21 +176,35 @@ class Evidence:
         return max(sent[0], received[0]), max(sent[1], received[1])
 
     def unmerged(self, family: Family) -> tuple[Link, ...]:
-        """Native devices that received much, and GRO merged none of it."""
+        """Native devices that received much, and GRO merged none of it. What is as
+        short as an acknowledgement GRO leaves alone.
+        """
         found = []
         for link in self.natives:
             for key, lengths in self.snapshot.recent.rows.items():
-                device = self._devices.get(key.device)
+                device = self.devices.get(key.device)
                 if (
                     device is not None
                     and device.link is link
                     and (key.hook, key.family) == (Hook.NETIF_RECEIVE_SKB, family)
-                    and lengths.histogram.bytes >= ENOUGH_BYTES
-                    and lengths.segments == lengths.histogram.count
-                    and lengths.histogram.above(1500) == 0
+                    and _in_single_packets(lengths, link.mtu)
                 ):
                     found.append(link)
         return tuple(found)
+
+    def pod_behind(self, device: DeviceRows) -> str:
+        """Whose device it is, as namespace/pod; "" where Cilium does not say."""
+        peer = device.device.peer if device.device else None
+        if device.scope is not Scope.PODS or peer is None or self.applied is None:
+            return ""
+        return next(
+            (
+                f"{endpoint.namespace}/{endpoint.pod}"
+                for endpoint in self.applied.endpoints
+                if endpoint.pod and endpoint.ifindex == peer.ifindex
+            ),
+            "",
+        )
 
     @cached_property
     def pods(self) -> tuple[PodLimit, ...]:
@@ -241,17 +249,35 @@ class Evidence:
         return {f"{pod.namespace}/{pod.name}": pod.started for pod in pods}
 
     def legacy_pods(self, family: Family) -> tuple[PodLimit, ...]:
-        """Pods that were made before BIG TCP: nothing but a restart raises them."""
-        if not self.effective(family):
+        """Pods that were made before BIG TCP: nothing but a restart raises them.
+        Where nobody asked for it, they are as they should be.
+        """
+        if not self.asked(family) or not self.effective(family):
             return ()
         return tuple(pod for pod in self.pods if pod.limit(family) <= LEGACY)
 
     def dropped(self, family: Family) -> int:
-        """Big packets that routing refused lately: IPv6 ones, for their length."""
-        if family is not Family.IPV6 or not self.traffic(family)[1]:
+        """Big packets that the kernel's routing refused lately: IPv6 ones, for their
+        length. A few too big are path MTU discovery, and all of them are where eBPF
+        routes.
+        """
+        refused = self.snapshot.recent.ip6_too_big
+        if family is not Family.IPV6 or self.datapath.host_routing == "BPF":
             return 0
-        return self.snapshot.recent.ip6_too_big
+        big = self.traffic(family)[1] > 0
+        return refused if big and refused >= ENOUGH_SKBS else 0
 
 
 def _host_side(endpoint: Endpoint, links: dict[int, Link]) -> Link | None:
     return links.get(endpoint.ifindex) if endpoint.pod else None
+
+
+def _in_single_packets(lengths: Lengths, mtu: int) -> bool:
+    histogram = lengths.histogram
+    full = histogram.above(_ACKNOWLEDGEMENT)
+    longer = next(edge for edge in histogram.edges if edge >= mtu)
+    return (
+        full * mtu >= ENOUGH_BYTES
+        and lengths.segments == histogram.count
+        and histogram.above(longer) == 0
+    )

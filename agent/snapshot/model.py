@@ -183,6 +183,7 @@ class Link:
     parent: int | None
     netnsid: int | None
     header: int
+    mtu: int
     sizes: Sizes
     counters: Counters
 

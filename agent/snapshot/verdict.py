@@ -7,8 +7,10 @@ Findings are in agent.snapshot.findings, one small function each.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agent.snapshot.cuts import cuts
 from agent.snapshot.evidence import ENOUGH_BYTES, FAMILIES, LEGACY, Evidence
-from agent.snapshot.findings import FINDINGS, Finding
+from agent.snapshot.findings import FINDINGS
+from agent.snapshot.findings.finding import Finding
 from agent.snapshot.model import Family
 from agent.snapshot.snapshot import Snapshot
 
@@ -61,14 +63,13 @@ def _judge(evidence: Evidence, family: Family) -> Judgement:
     if not evidence.supported(family):
         first = "6.3" if family is Family.IPV4 else "5.19"
         return Judgement(State.UNSUPPORTED, f"the kernel is older than {first}")
-    cuts = evidence.cuts(family)
     asked = evidence.asked(family)
-    if asked and not evidence.effective(family):
+    if evidence.refused(family):
         return Judgement(State.REFUSED, _why_refused(evidence, family))
     if dropped := evidence.dropped(family):
         return Judgement(State.DROPPED, f"{dropped} were too big to be forwarded")
-    if cuts:
-        names = _names([cut.name for cut in cuts])
+    if found := cuts(evidence, family):
+        names = _names([cut.name for cut in found])
         return Judgement(State.SEGMENTED, f"cut in software at {names}")
     _, big = evidence.traffic(family)
     if not asked:
@@ -77,8 +78,8 @@ def _judge(evidence: Evidence, family: Family) -> Judgement:
         cilium = evidence.configured(family) is not None or evidence.applied
         why = "not enabled in Cilium" if cilium else "there is no Cilium here"
         return Judgement(State.DISABLED, why)
-    if drifted := evidence.drifted(family):
-        names = _names([link.name for link in drifted])
+    if links := evidence.reset(family):
+        names = _names([link.name for link in links])
         return Judgement(State.PARTIAL, f"at 64 KiB: {names}")
     if pods := evidence.legacy_pods(family):
         names = _names([pod.name for pod in pods])
@@ -88,8 +89,8 @@ def _judge(evidence: Evidence, family: Family) -> Judgement:
 
 def _why_refused(evidence: Evidence, family: Family) -> str:
     applied = evidence.applied
-    if applied is None:
-        return "no native device is above 64 KiB"
+    if applied is None or not evidence.answers:
+        return "Cilium's agent does not answer, and has raised no device"
     if not applied.big_tcp[family].enabled:
         return "the Cilium agent runs without it"
     return f"Cilium could set no more than {applied.big_tcp[family].max_gso} bytes"

@@ -35,6 +35,7 @@ def link(ifindex: int, name: str, rx: int = 0, tx: int = 0, **more: bool) -> Lin
         parent=None,
         netnsid=None,
         header=14,
+        mtu=1500,
         sizes=SIZES,
         counters=Counters(rx, tx),
     )

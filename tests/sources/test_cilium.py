@@ -11,6 +11,7 @@ import pytest
 from agent.cluster.answer import Answer
 from agent.cluster.cilium import applied, read_applied, read_runtime_config
 from agent.snapshot.cilium import Applied, BigTcp, PodSizes
+from agent.snapshot.datapath import as_it_runs
 from agent.snapshot.model import Family
 from tests.sources.agent import agent, answering, recorded
 
@@ -41,7 +42,7 @@ def test_what_its_own_models_write(version: str, tmp_path: Path) -> None:
         Family.IPV6: PodSizes(65536, 65536),
     }
     assert found.devices == ("eth0", "eth1")
-    assert found.replaces_kube_proxy
+    assert as_it_runs(found).replaces_kube_proxy
     assert (found.host_routing, found.masquerading) == ("BPF", "BPF")
     assert (found.routing_mode, found.datapath_mode) == ("native", "veth")
     assert (found.encryption, found.cni_chaining) == ("Disabled", "none")
@@ -120,7 +121,7 @@ def test_1_13() -> None:
     assert found.pod_sizes[Family.IPV6] == PodSizes(196608, 196608)
     assert found.pod_sizes[Family.IPV4] == PodSizes(0, 0)
     assert (found.routing_mode, found.host_routing) == ("native", "BPF")
-    assert found.replaces_kube_proxy
+    assert as_it_runs(found).replaces_kube_proxy
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def test_1_13() -> None:
 )
 def test_words_for_kube_proxy_replacement(mode: str | None, *, replaces: bool) -> None:
     found = of({"kube-proxy-replacement": {"mode": mode}})
-    assert found.replaces_kube_proxy is replaces
+    assert as_it_runs(found).replaces_kube_proxy is replaces
 
 
 def test_1_16_moved_host_routing() -> None:

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wrong with how Cilium was told to run, or with what it runs on."""
+
+from collections.abc import Iterator
+
+from agent.snapshot.cilium import BigTcp
+from agent.snapshot.evidence import FAMILIES, LEGACY, Evidence, gso_size
+from agent.snapshot.findings.finding import Finding, Severity
+from agent.snapshot.model import Family
+
+_FIRST_KERNEL = {Family.IPV4: "6.3", Family.IPV6: "5.19"}
+
+
+def kernel_too_old(evidence: Evidence) -> Iterator[Finding]:
+    """C01."""
+    for family in evidence.asked_for:
+        if not evidence.supported(family):
+            yield Finding(
+                "C01",
+                Severity.WARNING,
+                (family,),
+                f"Linux {evidence.snapshot.kernel} has no {family} BIG TCP",
+                "Cilium only warns about it in its log and goes on without",
+                f"use Linux {_FIRST_KERNEL[family]} or newer",
+            )
+
+
+def not_effective(evidence: Evidence) -> Iterator[Finding]:
+    """C02: wanted, and perhaps the flag is on; the size is not."""
+    for family in evidence.asked_for:
+        if told := _without_effect(evidence, family):
+            yield Finding("C02", Severity.WARNING, (family,), *told)
+
+
+def _without_effect(evidence: Evidence, family: Family) -> tuple[str, str, str] | None:
+    """What was seen, why it matters, what to do."""
+    if evidence.refused(family) and not evidence.answers:
+        sizes = ", ".join(
+            f"{link.name} at {gso_size(link, family)} bytes"
+            for link in evidence.natives
+        )
+        sizes = sizes or f"no device above {LEGACY} bytes"
+        return (
+            f"{family} BIG TCP wanted, Cilium's agent does not answer, with {sizes}",
+            "Cilium does not start where it refuses its configuration",
+            "see C05, C10 and C18, and the Cilium agent's log",
+        )
+    told = evidence.applied.big_tcp[family] if evidence.applied else BigTcp()
+    if not told.enabled or not evidence.supported(family):
+        return None
+    if told.max_gso <= LEGACY:
+        size = told.max_gso or LEGACY
+        return (
+            f"Cilium reports {family} BIG TCP enabled with {size} bytes",
+            "`enabled` is only the flag: no packet can be above 64 KiB",
+            "see the limiting device (C03, C04), and the Cilium agent's log",
+        )
+    if 0 < told.max_gro <= LEGACY:
+        return (
+            f"Cilium reports {family} BIG TCP enabled, GRO with {told.max_gro} bytes",
+            "what is sent can be big, what is received is not merged above 64 KiB",
+            "see the Cilium agent's log",
+        )
+    return None
+
+
+def _by_whom(evidence: Evidence) -> str:
+    return "" if evidence.answers else " (as configured: its agent does not answer)"
+
+
+def _tunnels_refused(evidence: Evidence) -> bool:
+    """A Cilium that does not answer, and devices that cannot: from 1.19 on it asks
+    the kernel whether tunnels can be big, before that it does not.
+    """
+    able = any((link.sizes.tso_max or 0) > LEGACY for link in evidence.tunnels)
+    refused = any(evidence.refused(family) for family in evidence.asked_for)
+    return refused and not evidence.answers and not able
+
+
+def prerequisites(evidence: Evidence) -> Iterator[Finding]:
+    """C05: what Cilium's BIG TCP needs, and does not always check."""
+    families, datapath = evidence.asked_for, evidence.datapath
+    missing = []
+    if datapath.host_routing == "Legacy":
+        missing.append(("host routing is Legacy", "set bpf.hostLegacyRouting=false"))
+    if datapath.masquerading == "iptables":
+        missing.append(("masquerading is by iptables", "set bpf.masquerade=true"))
+    if datapath.kube_proxy_replacement and not datapath.replaces_kube_proxy:
+        missing.append(
+            (
+                f"kube-proxy replacement is {datapath.kube_proxy_replacement}",
+                "set kubeProxyReplacement=true",
+            )
+        )
+    if datapath.routing_mode == "tunnel" and (
+        datapath.before(1, 19) or _tunnels_refused(evidence)
+    ):
+        missing.append(("routing is by tunnel", "set routingMode=native"))
+    if families and missing:
+        yield Finding(
+            "C05",
+            Severity.CRITICAL,
+            families,
+            f"Cilium's {'; '.join(seen for seen, _ in missing)}{_by_whom(evidence)}",
+            "BIG TCP needs eBPF host routing without a tunnel: else Cilium does not "
+            "start, or the kernel's routing refuses IPv6 packets above 64 KiB",
+            "; ".join(remedy for _, remedy in missing),
+        )
+
+
+def dispatched_by_tunnel(evidence: Evidence) -> Iterator[Finding]:
+    """C10: DSR's tunnel devices. Cilium's validateConfig, pkg/datapath/linux/bigtcp."""
+    dispatch = evidence.datapath.dsr_dispatch.lower()
+    stuck = dispatch == "ipip" or (dispatch == "geneve" and _tunnels_refused(evidence))
+    if evidence.asked_for and stuck:
+        yield Finding(
+            "C10",
+            Severity.WARNING,
+            evidence.asked_for,
+            f"Cilium's DSR dispatch is {dispatch}{_by_whom(evidence)}",
+            "its tunnels cannot be above 64 KiB: Cilium 1.19 and newer do not start so",
+            "set loadBalancer.dsrDispatch=opt",
+        )
+
+
+def tunnel_limits(evidence: Evidence) -> Iterator[Finding]:
+    """C10: Cilium 1.19 fails to set up a tunnel device that cannot be big."""
+    families, applied = evidence.asked_for, evidence.applied
+    stuck = [
+        link.name for link in evidence.tunnels if (link.sizes.tso_max or 0) <= LEGACY
+    ]
+    if families and stuck and applied and evidence.datapath.release == (1, 19):
+        yield Finding(
+            "C10",
+            Severity.WARNING,
+            families,
+            f"{', '.join(stuck)} cannot be above 64 KiB, Cilium is {applied.version}",
+            "some releases of 1.19 then fail with 'setting up GSO/GRO on VXLAN "
+            "netdev: invalid argument'",
+            "upgrade Cilium (issues 44198, 46337), or do without the tunnel",
+            tuple(stuck),
+        )
+
+
+def not_restarted(evidence: Evidence) -> Iterator[Finding]:
+    """C12: the ConfigMap says one thing, the running agent another."""
+    for family in FAMILIES:
+        configured, running = evidence.configured(family), evidence.running(family)
+        if None not in (configured, running) and configured != running:
+            yield Finding(
+                "C12",
+                Severity.WARNING,
+                (family,),
+                f"the configuration says {configured}, the Cilium agent runs with "
+                f"{running}",
+                "Cilium reads its configuration when it starts",
+                "restart Cilium: kubectl rollout restart daemonset/cilium, in its "
+                "namespace",
+            )
+
+
+def encrypted(evidence: Evidence) -> Iterator[Finding]:
+    """C18: IPsec always; WireGuard while Cilium refused any encryption."""
+    families, datapath = evidence.asked_for, evidence.datapath
+    refused = datapath.encryption == "IPsec" or (
+        datapath.encryption == "Wireguard" and datapath.before(1, 15)
+    )
+    if families and refused:
+        yield Finding(
+            "C18",
+            Severity.CRITICAL,
+            families,
+            f"Cilium encrypts with {datapath.encryption}{_by_whom(evidence)}",
+            "BIG TCP does not work with it: Cilium does not start with both",
+            "do without one of them",
+        )
