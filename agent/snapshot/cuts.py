@@ -60,8 +60,10 @@ class Cut:
 
 def cuts(evidence: Evidence, family: Family) -> tuple[Cut, ...]:
     """Devices that cut big skbs lately: ours and, where we have big ones at all,
-    those of any namespace of this kernel.
+    those of any namespace of this kernel. None where what they sent is not seen.
     """
+    if not evidence.snapshot.attached.get(Hook.NET_DEV_START_XMIT):
+        return ()
     found = []
     ours_are_big = evidence.traffic(family)[1] > 0
     recent = evidence.snapshot.recent.rows

@@ -104,6 +104,7 @@ class World:
         self.pods: tuple[Pod, ...] | None = None
         self.runtime: RuntimeConfig | None = None
         self.too_big = 0
+        self.attached = dict.fromkeys(Hook, True)
         self.rows: dict[RowKey, Lengths] = {}
         self.devices: dict[DeviceId, DeviceRows] = {}
         for family in (IPV4, IPV6):
@@ -199,7 +200,7 @@ class World:
             links=tuple(self.links.values()),
             retired={},
             unrecorded={},
-            attached={},
+            attached=self.attached,
             sources={"cilium": Source(self.answers, 0)},
             kernel="6.18",
             recent=Recent(30, self.rows, self.too_big),
@@ -528,6 +529,15 @@ def test_a_pod_whose_device_cuts() -> None:
     world.change(endpoints=())
     world.told()
     assert world.verdict.findings[0].subjects == ("eth0 (netns 4026530040)",)
+
+
+def test_where_nobody_sees_what_is_sent_nothing_is_cut() -> None:
+    world = World()
+    del world.rows[RowKey(DeviceId(OURS, UPLINK), Hook.NET_DEV_START_XMIT, IPV4)]
+    world.traffic(OURS, UPLINK, Hook.NET_DEV_QUEUE, IPV4, 0, 1000, BIG)
+    assert world.told()[0][0] is State.SEGMENTED
+    world.attached[Hook.NET_DEV_START_XMIT] = False
+    assert world.told()[0][0] is State.ACTIVE
 
 
 def test_a_few_packets_in_a_qdisc_are_no_cut() -> None:
