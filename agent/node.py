@@ -24,7 +24,7 @@ from agent.snapshot.model import Hook
 from agent.snapshot.naming import Naming
 from agent.snapshot.pods import PodName, Pods, PodsTraffic
 from agent.snapshot.snapshot import Snapshot
-from agent.snapshot.sources import Surroundings
+from agent.snapshot.sources import Remembered, Surroundings
 
 _CILIUM_SECONDS = 5.0
 
@@ -121,10 +121,11 @@ def _surroundings(
             watch.see(applied)
         return applied
 
-    applied = stack.enter_context(Polled(read, _CILIUM_SECONDS))
+    cilium = Remembered("cilium", read)
+    applied = stack.enter_context(Polled(cilium, _CILIUM_SECONDS))
     file = os.path.join(os.path.dirname(where.cilium_socket), RUNTIME_FILE)
     around = Surroundings(
-        applied=applied.get,
+        applied=applied.last,
         runtime=lambda: read_runtime_config(file),
         ip6_too_big=ip6_in_too_big_errors,
         kernel=platform.release(),
