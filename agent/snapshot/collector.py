@@ -25,7 +25,7 @@ from agent.snapshot.model import (
     RowKey,
     Scope,
 )
-from agent.snapshot.snapshot import DeviceRows, Snapshot
+from agent.snapshot.snapshot import Coverage, DeviceRows, Snapshot
 from agent.snapshot.sources import (
     Changes,
     Probes,
@@ -74,6 +74,7 @@ class Collector:
         self._node, self._kernel = around.node, around.kernel
         self._lately = Lately()
         self._covered = Covered()
+        self._coverage: dict[tuple[str, str], Coverage] = {}
         self._own_netns = own_netns
         self._monotonic = monotonic
         self._wall = wall
@@ -130,6 +131,11 @@ class Collector:
         recent = self._lately.recent(self._moment(reading), since)
         if self._reading.last.state.up:  # an old one makes everything look still
             devices = self._retire(reading, devices, links)
+        if self._reading.last.state.up and self._links.last.state.up:
+            # Of one moment: what only one of them counted would be held against us.
+            self._coverage = self._covered.since_first(
+                devices, links, self._probes.attached
+            )
         own = (self._reading, self._links, self._ip6_too_big, self._runtime)
         sources: dict[str, Told[object]] = {source.name: source.last for source in own}
         sources["cilium"] = applied
@@ -147,7 +153,7 @@ class Collector:
             attached=self._probes.attached,
             sources={name: told.state for name, told in sources.items()}
             | (cluster.sources if cluster else {}),
-            coverage=self._covered.since_first(devices, links, self._probes.attached),
+            coverage=dict(self._coverage),
             pods_received=reading.pods_received,
             pods_gone=reading.pods_gone,
             node=self._node,
