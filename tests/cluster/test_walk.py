@@ -166,6 +166,11 @@ def test_stage(walked: Cluster, stage: str) -> None:
             assert all(
                 each["families"] == ["ipv4", "ipv6"] for each in answer["findings"]
             )
+        if stage == "legacy":
+            lacks = answer["findings"][0]
+            assert "host routing is Legacy" in lacks["seen"]
+            assert "masquerading is by iptables" in lacks["seen"]
+            assert "set bpf.masquerade=true" in lacks["remedy"]
     if stage in ("off", "on"):
         assert_pods_agree_with_netperf(walked, "ipv6")
     if stage in ("off", "on", "legacy"):
