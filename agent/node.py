@@ -18,15 +18,22 @@ from agent.kernel.loader import Loader
 from agent.kernel.probes import Probes
 from agent.kernel.snmp import ip6_in_too_big_errors
 from agent.settings import Cluster
-from agent.snapshot.cilium import Applied, Endpoint
+from agent.snapshot.cilium import Applied, ClusterState, Endpoint
 from agent.snapshot.collector import Collector
 from agent.snapshot.model import Hook
 from agent.snapshot.naming import Naming
 from agent.snapshot.pods import PodName, Pods, PodsTraffic
 from agent.snapshot.snapshot import Snapshot
-from agent.snapshot.sources import Remembered, Surroundings
+from agent.snapshot.sources import NOTHING_HERE, Remembered, Surroundings
 
 _CILIUM_SECONDS = 5.0
+
+_NOT_ASKED = ClusterState(
+    wanted=None,
+    pods=None,
+    sources={"configmap": NOTHING_HERE.state, "nodeconfigs": NOTHING_HERE.state},
+    problems=dict.fromkeys(("configmap", "nodeconfigs"), "not asked: no --node-name"),
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -132,7 +139,7 @@ def _surroundings(
         node=where.node or platform.node(),
     )
     if not where.node:
-        return around
+        return replace(around, cluster=lambda: _NOT_ASKED)
     from agent.cluster import wanted
     from agent.cluster.kube import connect
 
