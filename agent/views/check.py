@@ -146,4 +146,7 @@ def _unseen(picture: dict[str, Any]) -> list[str]:
     for reason, count in picture["unrecorded"].items():
         if count and reason != "no_address":  # counted, if for no pod
             found.append(f"{count:,} packets since the agent started: {reason}")
+    # An agent of an earlier version does not tell them.
+    lost = picture.get("unknown_pods", ())
+    found += [f"the size of {pod}: its device is not here" for pod in lost]
     return [f"not seen: {each}" for each in found]
