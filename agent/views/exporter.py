@@ -40,12 +40,17 @@ Sums = dict[tuple[Hook, Family], Lengths]
 
 
 def series(snapshot: Snapshot) -> dict[tuple[Scope, str], Sums]:
-    """Lengths by scope and interface label, what is gone included."""
+    """Lengths by scope and interface label, what is gone included.
+
+    What is no IP is one sum of its scope: a histogram for each device's ARP would
+    be a third of all series.
+    """
     found: dict[tuple[Scope, str], Sums] = {}
 
     def add(at: tuple[Scope, str, Hook, Family], lengths: Lengths) -> None:
         scope, label, hook, family = at
-        sums = found.setdefault((scope, label), {})
+        place = scope, "" if family is Family.OTHER else label
+        sums = found.setdefault(place, {})
         before = sums.get((hook, family))
         sums[hook, family] = before.add(lengths) if before else lengths
 

@@ -7,14 +7,15 @@ it anew.
 
 from prometheus_client.core import Metric
 
-from agent.settings import Interfaces
+from agent.kernel.contract import Contract, bpf_directory
+from agent.settings import DEFAULT_MAX_INTERFACES, Interfaces
 from agent.snapshot.collector import Collector
 from agent.snapshot.model import DeviceId, Hook
 from agent.snapshot.naming import Naming
 from agent.snapshot.pods import PodName, Pods
 from agent.snapshot.snapshot import Snapshot
 from agent.snapshot.sources import Surroundings
-from agent.views.exporter import metrics
+from agent.views.exporter import metrics, metrics_application
 from agent.views.pod_metrics import pod_metrics
 from tests.snapshot.fakes import OURS, FakeProbes, lengths, link
 from tests.views import exposition
@@ -94,6 +95,23 @@ def test_since_when_a_source_is_mute() -> None:
 
 def test_the_whole_text() -> None:
     assert exposition.draw() == exposition.FILE.read_text()
+
+
+def test_series_of_the_busiest_node() -> None:
+    """By default, whatever it has and however many pods: at most 1,500, with those
+    of the process itself.
+    """
+    snapshot = exposition.busy_node(
+        2 * DEFAULT_MAX_INTERFACES,
+        DEFAULT_MAX_INTERFACES,
+        Contract.read(bpf_directory()).edges,
+    )
+    app = metrics_application(lambda: snapshot)
+    text = b"".join(app({"REQUEST_METHOD": "GET", "PATH_INFO": "/"}, lambda *_: None))
+    series = [line for line in text.splitlines() if not line.startswith(b"#")]
+    assert b'interface="eth7"' in text
+    assert b'interface="eth8"' not in text
+    assert 1000 < len(series) <= 1500
 
 
 def test_two_endpoints_of_one_pod_are_one_series() -> None:
