@@ -18,15 +18,22 @@ from agent.kernel.loader import Loader
 from agent.kernel.probes import Probes
 from agent.kernel.snmp import ip6_in_too_big_errors
 from agent.settings import Cluster
-from agent.snapshot.cilium import Applied, Endpoint
+from agent.snapshot.cilium import Applied, ClusterState, Endpoint
 from agent.snapshot.collector import Collector
 from agent.snapshot.model import Hook
 from agent.snapshot.naming import Naming
 from agent.snapshot.pods import PodName, Pods, PodsTraffic
 from agent.snapshot.snapshot import Snapshot
-from agent.snapshot.sources import Surroundings
+from agent.snapshot.sources import NOTHING_HERE, Remembered, Surroundings
 
 _CILIUM_SECONDS = 5.0
+
+_NOT_ASKED = ClusterState(
+    wanted=None,
+    pods=None,
+    sources={"configmap": NOTHING_HERE.state, "nodeconfigs": NOTHING_HERE.state},
+    problems=dict.fromkeys(("configmap", "nodeconfigs"), "not asked: no --node-name"),
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -121,17 +128,18 @@ def _surroundings(
             watch.see(applied)
         return applied
 
-    applied = stack.enter_context(Polled(read, _CILIUM_SECONDS))
+    cilium = Remembered("cilium", read)
+    applied = stack.enter_context(Polled(cilium, _CILIUM_SECONDS))
     file = os.path.join(os.path.dirname(where.cilium_socket), RUNTIME_FILE)
     around = Surroundings(
-        applied=applied.get,
+        applied=applied.last,
         runtime=lambda: read_runtime_config(file),
         ip6_too_big=ip6_in_too_big_errors,
         kernel=platform.release(),
         node=where.node or platform.node(),
     )
     if not where.node:
-        return around
+        return replace(around, cluster=lambda: _NOT_ASKED)
     from agent.cluster import wanted
     from agent.cluster.kube import connect
 

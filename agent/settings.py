@@ -13,8 +13,9 @@ from agent.snapshot.model import Hook
 _PORTS = 65536
 DEFAULT_LISTEN = ":19715"
 DEFAULT_HOOKS = "net_dev_start_xmit,netif_receive_skb,net_dev_queue"
-# Host sides of pods come and go by the hundred: they are summed unless named.
-DEFAULT_INTERFACES = "!lxc*,!veth*,!cali*,!eni*"
+# Host sides of pods and of virtual machines come and go by the hundred, and each
+# name keeps its place among the few: they are summed unless named.
+DEFAULT_INTERFACES = "!lxc*,!veth*,!cali*,!eni*,!vnet*,!tap*"
 DEFAULT_MAX_INTERFACES = 8
 CILIUM_SOCKET = "/var/run/cilium/cilium.sock"
 _MOST_MESSAGE_BYTES = 64 << 20

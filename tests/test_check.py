@@ -37,6 +37,7 @@ def test_it_asks_the_agent() -> None:
     assert "no Cilium" in told
     assert "nothing is wrong as far as this node can see" in told
     assert "not seen: cilium: there is none here" in told
+    assert "not seen: configmap: not asked: no --node-name" in told
 
 
 def test_it_looks_by_itself() -> None:

@@ -1,10 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Values of flags become what they mean, or one sentence."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from agent.errors import BadValueError
-from agent.settings import Server, parse_messages
+from agent.settings import (
+    DEFAULT_HOOKS,
+    DEFAULT_INTERFACES,
+    DEFAULT_MAX_INTERFACES,
+    Interfaces,
+    Server,
+    parse_messages,
+)
+from agent.snapshot.naming import Naming
+from tests.snapshot.fakes import link
+
+VALUES = Path(__file__).parent.parent / "charts/bigtcp-agent/values.yaml"
 
 
 @pytest.mark.parametrize(
@@ -39,3 +53,21 @@ def test_messages() -> None:
     for text in ("80000", "1:0", "-1:1", "1:1:1", "1,1", "1:99999999", "", "1:1 "):
         with pytest.raises(BadValueError, match="is no pair of sizes"):
             parse_messages(text)
+
+
+def test_what_comes_and_goes_takes_no_place() -> None:
+    """A name keeps its place until the agent ends, so hosts of virtual machines,
+    too, have to have some left.
+    """
+    named = Interfaces.parse(DEFAULT_INTERFACES, DEFAULT_MAX_INTERFACES)
+    naming = Naming(named.wants, named.most)
+    names = ("lxc1", "veth2", "cali3", "eni4", "vnet5", "tap6", "eth0", "bond0")
+    naming.see(link(2 + at, name) for at, name in enumerate(names))
+    assert naming.shown == {"eth0", "bond0"}
+
+
+def test_the_chart_has_the_same_defaults() -> None:
+    agent = yaml.safe_load(VALUES.read_text())["agent"]
+    assert ",".join(agent["interfaces"]) == DEFAULT_INTERFACES
+    assert ",".join(agent["hooks"]) == DEFAULT_HOOKS
+    assert agent["maxInterfaces"] == DEFAULT_MAX_INTERFACES

@@ -1,54 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
 """A source that may take seconds to answer, asked in the background.
 
-A scrape must not wait for a Cilium that hangs.
+A scrape must not wait for a Cilium that hangs, nor does the start for long.
 """
 
 import threading
-from collections.abc import Callable
+import time
 from typing import Generic, Self, TypeVar
+
+from agent.snapshot.model import Source
+from agent.snapshot.sources import Remembered, Told
+
+# For the first answer, from the start on. Whoever starts has a second.
+PATIENCE_SECONDS = 0.3
 
 T = TypeVar("T")
 
 
 class Polled(Generic[T]):
-    """Calls `read` in a thread, then again `seconds` after each answer."""
+    """Reads a source in a thread, then again `seconds` after each answer."""
 
-    def __init__(self, read: Callable[[], T], seconds: float) -> None:
-        self._read = read
+    def __init__(self, source: Remembered[T], seconds: float) -> None:
+        self._source = source
         self._seconds = seconds
         self._stop = threading.Event()
         self._asked = threading.Event()
-        self._answer: tuple[T | None, OSError | None] = (None, None)
+        self._last: Told[T] = Told(None, Source(up=False, errors=0), "no answer yet")
         self._thread = threading.Thread(target=self._run, name="polled", daemon=True)
+        self._until = 0.0  # who comes later does not wait
 
     def __enter__(self) -> Self:
+        self._until = time.monotonic() + PATIENCE_SECONDS
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
 
-    def get(self) -> T:
-        """What the last `read` returned; the OSError that it raised.
-
-        Only the first answer is waited for.
-        """
-        self._asked.wait()
-        answer, error = self._answer
-        if error is not None:
-            raise OSError(*error.args) from error
+    def last(self) -> Told[T]:
+        """What the last read brought; only the first is waited for, and not long."""
+        self._asked.wait(max(0.0, self._until - time.monotonic()))
         if not self._thread.is_alive() and not self._stop.is_set():
             raise RuntimeError("what is polled has a defect; see the log")
-        return answer  # type: ignore[return-value]  # it is T once it was asked
+        return self._last
 
     def _run(self) -> None:
         try:
             while True:
-                try:
-                    self._answer = (self._read(), None)
-                except OSError as err:
-                    self._answer = (None, err)
+                self._last = self._source.read()
                 self._asked.set()
                 if self._stop.wait(self._seconds):
                     return

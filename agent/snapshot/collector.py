@@ -25,8 +25,15 @@ from agent.snapshot.model import (
     RowKey,
     Scope,
 )
-from agent.snapshot.snapshot import DeviceRows, Snapshot
-from agent.snapshot.sources import Probes, Remembered, Surroundings, or_none
+from agent.snapshot.snapshot import Coverage, DeviceRows, Snapshot
+from agent.snapshot.sources import (
+    Changes,
+    Probes,
+    Remembered,
+    Surroundings,
+    Told,
+    required,
+)
 
 # A row is dropped when its device is gone and it stood still this long.
 GRACE_SECONDS = 60.0
@@ -59,13 +66,15 @@ class Collector:
         self._reading = Remembered("probes", probes.read, wall)
         self._links = Remembered("links", links, wall)
         around = around or Surroundings()
-        self._applied = Remembered("cilium", around.applied, wall)
+        self._applied = around.applied
         self._runtime = Remembered("cilium_runtime", around.runtime, wall)
         self._cluster = around.cluster
         self._ip6_too_big = Remembered("snmp6", around.ip6_too_big, wall)
+        self._changes = Changes()
         self._node, self._kernel = around.node, around.kernel
         self._lately = Lately()
         self._covered = Covered()
+        self._coverage: dict[tuple[str, str], Coverage] = {}
         self._own_netns = own_netns
         self._monotonic = monotonic
         self._wall = wall
@@ -103,31 +112,35 @@ class Collector:
     def _read(self) -> Reading:
         if self._closed:
             raise OSError("the agent is ending")
-        reading = self._reading.get()
-        assert reading is not None  # a kernel is everywhere
-        if self._reading.state.up:
+        told = self._reading.read()
+        if told.state.up:
             self._read_at = self._monotonic()
-        return reading
+        return required(told)
 
     def _moment(self, reading: Reading) -> Moment:
-        too_big = or_none(self._ip6_too_big) or 0
+        too_big = self._ip6_too_big.read().answer or 0
         return Moment(self._monotonic(), reading.rows, too_big)
 
     def _snapshot(self, since: Moment | None) -> Snapshot:
         # In this order: a device that has counted has its link in the list.
-        reading, links = self._read(), self._links.get() or []
-        applied = or_none(self._applied)
+        reading, links = self._read(), required(self._links.read())
+        applied, runtime = self._applied(), self._runtime.read()
         cluster = self._cluster()
-        runtime = or_none(self._runtime)
-        sources = (
-            *(self._reading, self._links, self._ip6_too_big),
-            *(self._applied, self._runtime),
-        )
         self._naming.see(links)
         devices = self._join(reading, links)
         recent = self._lately.recent(self._moment(reading), since)
-        if self._reading.state.up:  # an old reading makes everything look still
+        if self._reading.last.state.up:  # an old one makes everything look still
             devices = self._retire(reading, devices, links)
+        if self._reading.last.state.up and self._links.last.state.up:
+            # Of one moment: what only one of them counted would be held against us.
+            self._coverage = self._covered.since_first(
+                devices, links, self._probes.attached
+            )
+        own = (self._reading, self._links, self._ip6_too_big, self._runtime)
+        sources: dict[str, Told[object]] = {source.name: source.last for source in own}
+        sources["cilium"] = applied
+        for name, told in sources.items():
+            self._changes.see(name, told)
         return Snapshot(
             taken=self._wall(),
             started=self._started,
@@ -138,20 +151,20 @@ class Collector:
             retired=dict(self._retired),
             unrecorded=reading.unrecorded,
             attached=self._probes.attached,
-            sources={source.name: source.state for source in sources}
+            sources={name: told.state for name, told in sources.items()}
             | (cluster.sources if cluster else {}),
-            coverage=self._covered.since_first(devices, links, self._probes.attached),
+            coverage=dict(self._coverage),
             pods_received=reading.pods_received,
             pods_gone=reading.pods_gone,
             node=self._node,
             kernel=self._kernel,
             shown=frozenset(self._naming.shown),
             recent=recent,
-            applied=applied,
-            runtime=runtime,
+            applied=applied.answer,
+            runtime=runtime.answer,
             cluster=cluster,
             problems={
-                source.name: source.problem for source in sources if source.problem
+                name: told.problem for name, told in sources.items() if told.problem
             }
             | (cluster.problems if cluster else {}),
         )
@@ -208,7 +221,8 @@ class Collector:
         """Drop devices that are gone; what they counted stays in the sums."""
         now = self._monotonic()
         full = len(reading.rows) > self._probes.capacity // 2
-        present = {link.ifindex for link in links} if self._links.state.up else None
+        up = self._links.last.state.up
+        present = {link.ifindex for link in links} if up else None
         still = {}
         kept, gone = [], []
         for device in devices:

@@ -256,6 +256,19 @@ class Evidence:
             return ()
         return tuple(pod for pod in self.pods if pod.limit(family) <= LEGACY)
 
+    @cached_property
+    def unknown_pods(self) -> tuple[str, ...]:
+        """Pods that Cilium serves by a device that is not here: of what size?"""
+        here = {link.ifindex for link in self.snapshot.links}
+        endpoints = self.applied.endpoints if self.applied is not None else ()
+        return tuple(
+            sorted(
+                f"{endpoint.namespace}/{endpoint.pod}"
+                for endpoint in endpoints
+                if endpoint.pod and endpoint.ifindex not in here
+            )
+        )
+
     def dropped(self, family: Family) -> int:
         """Big packets that the kernel's routing refused lately: IPv6 ones, for their
         length. A few too big are path MTU discovery, and all of them are where eBPF

@@ -4,7 +4,7 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Never, Protocol, TypeVar
 
 import structlog
 
@@ -14,6 +14,7 @@ from agent.snapshot.naming import Naming
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Probes(Protocol):
@@ -34,65 +35,92 @@ class Probes(Protocol):
         """Drop rows and devices from the kernel's maps."""
 
 
+@dataclass(frozen=True, slots=True)
+class Told(Generic[T_co]):
+    """What a source last answered, and how its last read went.
+
+    `answer`: the last good one, None where there is none. `problem`: why the last
+    read brought none.
+    """
+
+    answer: T_co | None
+    state: Source
+    problem: str = ""
+
+
+NOTHING_HERE: Told[Never] = Told(None, Source(up=False, errors=0))
+
+
 class Remembered(Generic[T]):
     """A source that may fail: its last good answer, and how often it failed.
 
-    Only OSError counts as failing; anything else is a defect of ours.
+    Only OSError counts as failing; anything else is a defect of ours. `last` is
+    what the last read brought.
     """
 
     def __init__(
-        self, name: str, read: Callable[[], T], wall: Callable[[], float] = time.time
+        self,
+        name: str,
+        read: Callable[[], T | None],
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
-        self.state = Source(up=True, errors=0)
+        self.last: Told[T] = Told(None, Source(up=True, errors=0))
         self._read = read
         self._wall = wall
-        self.problem = ""  # why there was no answer this time
-        self._failed = False
-        self._told_absent = False
-        self._last: T | None = None
 
-    def get(self) -> T | None:
-        """The answer now, or the last good one; OSError where there is none."""
-        self.problem = ""
+    def read(self) -> Told[T]:
+        """Ask it now."""
+        before = self.last
         try:
-            self._last = self._read()
+            answer = self._read()
         except OSError as err:
-            if not self._failed:
-                _log.warning("source failed", source=self.name, error=str(err))
-            self._failed = True
-            self.problem = str(err)
-            self.state = replace(self.state, up=False, errors=self.state.errors + 1)
-            if self._last is None:
-                raise
+            state = replace(before.state, up=False, errors=before.state.errors + 1)
+            self.last = Told(before.answer, state, str(err) or repr(err))
         else:
-            here = self._last is not None  # None: there is no such thing here
-            if here and self._failed:
-                _log.info("source is back", source=self.name)
-            if not here and not self._told_absent:
-                _log.info("source is absent", source=self.name)
-            self._told_absent = not here
-            self._failed = False
+            here = answer is not None  # None: there is no such thing here
             answered = self._wall() if here else None
-            self.state = Source(here, self.state.errors, answered)
-        return self._last
+            self.last = Told(answer, Source(here, before.state.errors, answered))
+        return self.last
 
     def amend(self, answer: T) -> None:
         """The last good answer is this one."""
-        self._last = answer
+        self.last = replace(self.last, answer=answer)
+
+
+class Changes:
+    """Logs how sources fare, once a change."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, str] = {}
+
+    def see(self, name: str, told: Told[object]) -> None:
+        """What a source has told now."""
+        now = "up" if told.state.up else "failed" if told.problem else "absent"
+        if now == "failed" and not told.state.errors:  # it has not answered yet
+            return
+        before, self._before[name] = self._before.get(name), now
+        if now == before:
+            return
+        if now == "failed":
+            _log.warning("source failed", source=name, error=told.problem)
+        elif now == "absent":
+            _log.info("source is absent", source=name)
+        elif before == "failed":
+            _log.info("source is back", source=name)
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a node may or may not have; each answers without waiting.
 
-    `applied`: Cilium's agent; None where there is none, OSError where it fails.
-    `runtime`: the file that it leaves behind when it starts, in the same way.
-    `cluster`: the API server; None where there is none. `ip6_too_big`: the
-    node's counter of that name.
+    `applied`: what Cilium's agent said when it was last read. `runtime`: the file
+    that it leaves behind when it starts; None where there is none, OSError where
+    it cannot be read. `cluster`: the API server; None where there is none.
+    `ip6_too_big`: the node's counter of that name.
     """
 
-    applied: Callable[[], Applied | None] = lambda: None
+    applied: Callable[[], Told[Applied]] = lambda: NOTHING_HERE
     runtime: Callable[[], RuntimeConfig | None] = lambda: None
     cluster: Callable[[], ClusterState | None] = lambda: None
     ip6_too_big: Callable[[], int] = lambda: 0
@@ -101,9 +129,8 @@ class Surroundings:
     naming: Naming = field(default_factory=Naming)
 
 
-def or_none(source: Remembered[T]) -> T | None:
-    """The answer now, or the last good one, or None."""
-    try:
-        return source.get()
-    except OSError:
-        return None
+def required(told: Told[T]) -> T:
+    """The last good answer; OSError while there never was one."""
+    if told.answer is None:
+        raise OSError(told.problem)
+    return told.answer

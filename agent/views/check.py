@@ -8,6 +8,12 @@ from agent.views.report import table
 
 _WIDTH = 78
 _DASH = "-"
+# What nobody sees without a hook.
+_SEEN_BY = {
+    "net_dev_start_xmit": "what is sent",
+    "netif_receive_skb": "what is received",
+    "net_dev_queue": "what is cut in software",
+}
 
 
 def _word(value: bool | None) -> str:
@@ -120,9 +126,27 @@ def check_text(picture: dict[str, Any], who: str) -> str:
     if not picture["findings"]:
         lines += ["nothing is wrong as far as this node can see", ""]
     lines += _devices(picture)
-    unseen = [
-        f"not seen: {name}: {source['problem'] or 'there is none here'}"
-        for name, source in picture["sources"].items()
-        if not source["up"]
-    ]
+    unseen = _unseen(picture)
     return "\n".join([*lines, *([""] if unseen else []), *unseen])
+
+
+def _unseen(picture: dict[str, Any]) -> list[str]:
+    """What was not seen, or not now: what is shown may be old, or not be all."""
+    found = []
+    for name, source in picture["sources"].items():
+        if not source["up"]:
+            why = source["problem"] or "there is none here"
+            if source["answered"] is not None:
+                age = picture["taken"] - source["answered"]
+                why += f"; shown is what it said {age:.0f} s ago"
+            found.append(f"{name}: {why}")
+    for hook, what in _SEEN_BY.items():
+        if not picture["attached"].get(hook):
+            found.append(f"{what}: {hook} is not attached")
+    for reason, count in picture["unrecorded"].items():
+        if count and reason != "no_address":  # counted, if for no pod
+            found.append(f"{count:,} packets since the agent started: {reason}")
+    # An agent of an earlier version does not tell them.
+    lost = picture.get("unknown_pods", ())
+    found += [f"the size of {pod}: its device is not here" for pod in lost]
+    return [f"not seen: {each}" for each in found]

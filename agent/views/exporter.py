@@ -28,7 +28,7 @@ from agent.snapshot.evidence import FAMILIES, LEGACY, Evidence
 from agent.snapshot.findings import FINDING_IDS
 from agent.snapshot.model import Family, Hook, Lengths, Link, Scope
 from agent.snapshot.pods import NO_PODS, PodsTraffic
-from agent.snapshot.snapshot import Snapshot, add_rows
+from agent.snapshot.snapshot import Snapshot
 from agent.snapshot.verdict import State, judge
 from agent.views.pod_metrics import pod_metrics
 
@@ -40,14 +40,25 @@ Sums = dict[tuple[Hook, Family], Lengths]
 
 
 def series(snapshot: Snapshot) -> dict[tuple[Scope, str], Sums]:
-    """Lengths by scope and interface label, what is gone included."""
+    """Lengths by scope and interface label, what is gone included.
+
+    What is no IP is one sum of its scope: a histogram for each device's ARP would
+    be a third of all series.
+    """
     found: dict[tuple[Scope, str], Sums] = {}
-    for device in snapshot.devices:
-        add_rows(found.setdefault((device.scope, device.label), {}), device.rows)
-    for (scope, label, hook, family), lengths in snapshot.retired.items():
-        sums = found.setdefault((scope, label), {})
+
+    def add(at: tuple[Scope, str, Hook, Family], lengths: Lengths) -> None:
+        scope, label, hook, family = at
+        place = scope, "" if family is Family.OTHER else label
+        sums = found.setdefault(place, {})
         before = sums.get((hook, family))
         sums[hook, family] = before.add(lengths) if before else lengths
+
+    for device in snapshot.devices:
+        for (hook, family), row in device.rows.items():
+            add((device.scope, device.label, hook, family), row.lengths)
+    for at, lengths in snapshot.retired.items():
+        add(at, lengths)
     return found
 
 
@@ -138,7 +149,7 @@ def _own_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     for hook, is_attached in snapshot.attached.items():
         attached.add_metric([hook], is_attached)
     up = GaugeMetricFamily(
-        "bigtcp_source_up", "1 if the source answered this time.", labels=["source"]
+        "bigtcp_source_up", "1 if the source answered its last read.", labels=["source"]
     )
     errors = CounterMetricFamily(
         "bigtcp_source_errors", "Reads of the source that failed.", labels=["source"]
@@ -155,7 +166,8 @@ def _own_metrics(snapshot: Snapshot) -> Iterator[Metric]:
             answered.add_metric([name], source.answered)
     unrecorded = CounterMetricFamily(
         "bigtcp_skbs_unrecorded",
-        "Skbs that are in no histogram, by reason.",
+        "Skbs that are in no histogram, by reason; those of no_address are, but in no "
+        "pod's.",
         labels=["reason"],
     )
     for reason, count in snapshot.unrecorded.items():
@@ -172,7 +184,8 @@ def _verdict_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     )
     pods = GaugeMetricFamily(
         "bigtcp_pods",
-        "Pods of this node with a device of their own: legacy ones are at 64 KiB.",
+        "Pods of this node with a device of their own: legacy ones are at 64 KiB, "
+        "unknown ones have a device that is not here.",
         labels=["state", "ip_family"],
     )
     for family in FAMILIES:
@@ -181,6 +194,7 @@ def _verdict_metrics(snapshot: Snapshot) -> Iterator[Metric]:
         big = sum(pod.limit(family) > LEGACY for pod in evidence.pods)
         pods.add_metric(["big", family], big)
         pods.add_metric(["legacy", family], len(evidence.pods) - big)
+        pods.add_metric(["unknown", family], len(evidence.unknown_pods))
     finding = GaugeMetricFamily(
         "bigtcp_finding",
         "1 while it holds; `bigtcp-agent check` says more.",
@@ -212,12 +226,13 @@ def _cilium_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     )
     evidence, applied = Evidence(snapshot), snapshot.applied
     for family in FAMILIES:
-        configured = evidence.configured(family)
+        configured, running = evidence.configured(family), evidence.running(family)
         if configured is not None:
             enabled.add_metric([family, "configmap"], configured)
+        if running is not None:
+            enabled.add_metric([family, "agent"], running)
         if applied is not None:
             big_tcp = applied.big_tcp[family]
-            enabled.add_metric([family, "agent"], big_tcp.enabled)
             size.add_metric([family, "gso"], big_tcp.max_gso)
             size.add_metric([family, "gro"], big_tcp.max_gro)
     if applied is not None:

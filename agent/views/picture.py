@@ -42,6 +42,7 @@ def picture(snapshot: Snapshot) -> dict[str, Any]:
         "cilium": _cilium(snapshot),
         "devices": [_device(link) for link in snapshot.links if not link.loopback],
         "pods": [_pod(pod) for pod in evidence.pods],
+        "unknown_pods": evidence.unknown_pods,
         "recent": _recent(snapshot),
         "sources": {
             name: {

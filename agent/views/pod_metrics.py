@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics of single pods: only when they are asked for, capped, with few edges."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from agent.snapshot.pods import PodsTraffic
+from agent.snapshot.pods import Families, PodsTraffic, PodTraffic, add_to
 
 OTHERS = "(others)"
 # Two MTUs, where BIG TCP begins, and two steps of it: 8 series a histogram, 32 a
@@ -22,9 +22,9 @@ def pod_metrics(traffic: PodsTraffic) -> Iterator[Metric]:
         "where they enter the node.",
         labels=["namespace", "pod", "direction", "ip_family"],
     )
-    for pod in (*traffic.named, traffic.others):
-        name = [pod.namespace, pod.pod] if pod is not traffic.others else ["", OTHERS]
-        for direction, families in (("tx", pod.sent), ("rx", pod.received)):
+    others = {("", OTHERS): (traffic.others.sent, traffic.others.received)}
+    for name, (sent, received) in {**_by_name(traffic.named), **others}.items():
+        for direction, families in (("tx", sent), ("rx", received)):
             for family, lengths in sorted(families.items()):
                 edges = (e for e in POD_EDGES if e in lengths.histogram.edges)
                 seen = lengths.histogram.coarser(tuple(edges))
@@ -40,3 +40,17 @@ def pod_metrics(traffic: PodsTraffic) -> Iterator[Metric]:
         "Pods of the node that stand in pod (others): above the cap.",
         value=traffic.summed,
     )
+
+
+def _by_name(
+    pods: Iterable[PodTraffic],
+) -> dict[tuple[str, str], tuple[Families, Families]]:
+    """What each sent and received. Two endpoints can be one pod's, as with several
+    networks, or while its predecessor is not gone: a series must be there once.
+    """
+    found: dict[tuple[str, str], tuple[Families, Families]] = {}
+    for pod in pods:
+        sent, received = found.setdefault((pod.namespace, pod.pod), ({}, {}))
+        add_to(sent, pod.sent)
+        add_to(received, pod.received)
+    return found

@@ -20,20 +20,21 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from agent.kernel.contract import Contract, bpf_directory
+from agent.kernel.contract import bpf_directory
 from agent.kernel.libbpf import program_info
 from agent.kernel.probes import Probes
-from agent.kernel.tables import collapse, merge, rows_of
+from agent.lab import netperf
+from agent.lab.demo import BIG
 from agent.lab.netns import Namespace, pair
+from agent.settings import DEFAULT_HOOKS, parse_hooks
 from agent.snapshot.collector import Collector
-from agent.snapshot.model import Device, DeviceId, Hook, Reading
+from agent.snapshot.model import DeviceId, Hook
 from agent.snapshot.naming import Naming
 from agent.snapshot.sources import Surroundings
-from tests.bench import pods
+from agent.views.exporter import FromSource
+from tests.bench import pods, simulated
 from tests.process import agent, bpf_programs, fetch
-from tests.snapshot.fakes import OURS, FakeProbes, link
+from tests.snapshot.fakes import OURS, link
 
 HOOKS = (Hook.NET_DEV_START_XMIT, Hook.NETIF_RECEIVE_SKB)
 BATCH = 1024
@@ -247,6 +248,36 @@ def hooks(rounds: int, seconds: float) -> None:
         print(f"  {name:26} {cost:6.0f}")
 
 
+def tcp(rounds: int, seconds: int) -> None:
+    """The lab's netperf at 192 KiB, without our programs and with them."""
+    arms: dict[str, Callable[[], AbstractContextManager[object]]] = {
+        "no program": nothing,
+        "ours, all hooks": lambda: Probes.load(parse_hooks(DEFAULT_HOOKS)),
+    }
+    found: dict[str, list[float]] = {name: [] for name in arms}
+    cpu = max(os.sched_getaffinity(0))
+    with pair() as stand:
+        stand.set_sizes(BIG)
+        netperf.serve(stand.server, cpu)
+        address = stand.addresses["ipv4"]
+        netperf.tcp_rr(stand.client, address, cpu, seconds)
+        for number in range(rounds):
+            for name in reversed(arms) if number % 2 else arms:
+                with arms[name]():
+                    result = netperf.tcp_rr(stand.client, address, cpu, seconds)
+                    found[name].append(result.transactions_per_second)
+    print(f"\nTCP_RR 80000:80000 at 192 KiB, {rounds} rounds of {seconds} s:")
+    for name, rates in found.items():
+        spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
+        print(f"  {name:26} {statistics.median(rates):,.0f} a second   ({spread})")
+    pairs = zip(*found.values(), strict=True)
+    gains = sorted(100 * (mine / base - 1) for base, mine in pairs)
+    print(
+        f"  ours over no program: {statistics.median(gains):+.1f} % "
+        f"({gains[0]:+.1f} to {gains[-1]:+.1f}; budget: no loss outside the spread)"
+    )
+
+
 def single_pods(rounds: int, seconds: float) -> None:
     cpus = os.sched_getaffinity(0)
     with pair() as stand:
@@ -277,61 +308,35 @@ def start(rounds: int) -> None:
     print(f"RSS after a scrape: {statistics.median(sizes):.0f} MiB")
 
 
-class Simulated(FakeProbes):
-    """As many rows as a test asks for, each of 64 CPUs, summed on every read."""
-
-    def __init__(self, count: int, dtypes: tuple[Any, Any]) -> None:
-        super().__init__()
-        self._contract = Contract.read(bpf_directory())
-        self._keys = np.zeros(count, dtypes[0])
-        self._leaves = np.ones((count, 64), dtypes[1])
-        self._fast = min(count, 256)
-        for i in range(count):
-            self._keys[i] = (OURS if i < 20 else 100 + i, 2 + i, i % 2, 4, 0)
-        self._devices = {}
-        for key in self._keys:
-            at = DeviceId(int(key["netns"]), int(key["ifindex"]))
-            peer = DeviceId(OURS, 2)
-            self._devices[at] = Device(at, 0, f"eth{at.ifindex}", "veth", "", peer)
-
-    def read(self) -> Reading:
-        shape = (self._fast, 64)  # the fast lanes, all of them taken
-        lanes = np.repeat(self._keys[: self._fast], 64)
-        total = merge(
-            np.concatenate((self._keys, lanes)),
-            np.concatenate(
-                (collapse(self._leaves), np.ones(shape, self._leaves.dtype).ravel())
-            ),
-        )
-        rows = rows_of(*total, self._contract)
-        return Reading(self._contract.edges, rows, self._devices, {})
-
-
 def scrape(rounds: int) -> None:
-    from prometheus_client import CollectorRegistry
-    from prometheus_client.exposition import generate_latest
-
-    from agent.views.exporter import FromSource
-
-    with Probes.load([Hook.NET_DEV_START_XMIT]) as probes:
-        dtypes = probes.dtypes
     links = [link(2 + i, f"eth{2 + i}") for i in range(20)]
     for count, budget in ((20, 20), (600, 100)):
-        simulated = Simulated(count, dtypes)
-        around = Surroundings(naming=Naming(most=20))
-        collector = Collector(simulated, lambda: links, OURS, around)
-        registry = CollectorRegistry()
-        registry.register(FromSource(collector.snapshot))
-        times = []
-        for _ in range(rounds):
-            begun = time.perf_counter()
-            generate_latest(registry)
-            times.append(1000 * (time.perf_counter() - begun))
+        ours = min(count, len(links))
+        netns = [OURS] * ours + [100 + i for i in range(count - ours)]
+        rows = [(at, 2 + i, i % 2, 4, 0) for i, at in enumerate(netns)]
+        peers = {DeviceId(at, 2 + i): DeviceId(OURS, 2) for i, at in enumerate(netns)}
+        with simulated.probes(rows, peers) as probes:
+            around = Surroundings(naming=Naming(most=20))
+            collector = Collector(probes, lambda: links, OURS, around)
+            times, _ = simulated.scrapes(FromSource(collector.snapshot), rounds)
         spread = f"{min(times):.1f} to {max(times):.1f}"
         print(
-            f"scrape, {count} rows of 64 CPUs: {statistics.median(times):.1f} ms "
-            f"({spread}; budget {budget})"
+            f"scrape, {count} rows of {simulated.CPUS} CPUs: "
+            f"{statistics.median(times):.1f} ms ({spread}; budget {budget})"
         )
+
+
+@contextlib.contextmanager
+def tracefs() -> Iterator[None]:
+    """What the arms that are not ours need; mounted only for them."""
+    if os.path.isdir(f"{TRACEFS}/events"):
+        yield
+        return
+    subprocess.run(["mount", "-t", "tracefs", "nodev", TRACEFS], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", TRACEFS], check=True)
 
 
 def main() -> None:
@@ -340,13 +345,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0)
     given = parser.parse_args()
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}")
-    if not os.path.isdir(f"{TRACEFS}/events"):
-        subprocess.run(["mount", "-t", "tracefs", "nodev", TRACEFS], check=True)
-    hooks(given.rounds, given.seconds)
+    with tracefs():
+        hooks(given.rounds, given.seconds)
+    tcp(given.rounds, max(1, round(given.seconds)))
     single_pods(given.rounds, given.seconds)
     start(given.rounds)
     scrape(given.rounds)
     pods.scrape(given.rounds)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -5,26 +5,21 @@ import contextlib
 import ctypes
 import os
 import statistics
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Any
-
-import numpy as np
 
 from agent.kernel import libbpf
-from agent.kernel.contract import Contract, bpf_directory
 from agent.kernel.probes import Probes
-from agent.kernel.tables import collapse, pods_of, rows_of
 from agent.snapshot.collector import Collector
-from agent.snapshot.model import Device, DeviceId, Hook, Reading
+from agent.snapshot.model import DeviceId, Hook
 from agent.snapshot.naming import Naming
 from agent.snapshot.pods import PodName, Pods
 from agent.snapshot.sources import Surroundings
+from agent.views.exporter import FromSource
 from agent.views.pod_metrics import MOST_PODS
-from tests.snapshot.fakes import OURS, FakeProbes, link
+from tests.bench import simulated
+from tests.snapshot.fakes import OURS, link
 
-PODS, CPUS = 250, 64
+PODS = 250
 RECEIVE = Hook.NETIF_RECEIVE_SKB
 
 
@@ -80,64 +75,26 @@ def per_skb(
         )
 
 
-class Simulated(FakeProbes):
-    """Pods with both families, each row of 64 CPUs, summed on every read."""
-
-    def __init__(self, dtypes: tuple[Any, Any]) -> None:
-        super().__init__()
-        self._contract = Contract.read(bpf_directory())
-        pods = range(100, 100 + PODS)
-        sent = [(i + 1000, 2, 0, family, 0) for i in pods for family in (4, 6)]
-        sides = [(OURS, i, 1, family, 0) for i in pods for family in (4, 6)]
-        got = [(OURS, i, 4, family, 0) for i in pods for family in (4, 6)]
-        self._rows = np.array(sent + sides, dtypes[0])
-        self._pods = np.array(got, dtypes[0])
-        self._leaves = np.ones((len(self._rows), CPUS), dtypes[1])
-        self.reading = replace(
-            self.reading,
-            devices={
-                at: Device(at, 0, "eth0", "veth", "", DeviceId(OURS, at.netns - 1000))
-                for at in (DeviceId(i + 1000, 2) for i in pods)
-            },
-        )
-
-    def read(self) -> Reading:
-        leaves = collapse(self._leaves)
-        received = collapse(self._leaves[: len(self._pods)])
-        return replace(
-            self.reading,
-            edges=self._contract.edges,
-            rows=rows_of(self._rows, leaves, self._contract),
-            pods_received=pods_of(self._pods, received, self._contract),
-        )
-
-
 def scrape(rounds: int) -> None:
-    from prometheus_client import CollectorRegistry
-    from prometheus_client.exposition import generate_latest
-
-    from agent.views.exporter import FromSource
-
-    with Probes.load([RECEIVE]) as probes:
-        simulated = Simulated(probes.dtypes)
-    links = [link(2, "eth0")]
-    links += [link(i, f"lxc{i}") for i in range(100, 100 + PODS)]
-    names = {i: PodName("default", f"pod{i}") for i in range(100, 100 + PODS)}
-    around = Surroundings(naming=Naming(lambda name: name == "eth0"))
-    collector = Collector(simulated, lambda: links, OURS, around)
-    registry = CollectorRegistry()
-    pods = Pods(MOST_PODS)
-    registry.register(
-        FromSource(collector.snapshot, lambda snapshot: pods.traffic(snapshot, names))
-    )
-    times, text = [], b""
-    for _ in range(rounds):
-        begun = time.perf_counter()
-        text = generate_latest(registry)
-        times.append(1000 * (time.perf_counter() - begun))
+    pods = range(100, 100 + PODS)
+    rows = [(OURS, i, 1, family, 0) for i in pods for family in (4, 6)]
+    rows += [(i + 1000, 2, 0, family, 0) for i in pods for family in (4, 6)]
+    rows += [(OURS, i, 4, family, 0) for i in pods for family in (4, 6)]
+    peers = {DeviceId(i + 1000, 2): DeviceId(OURS, i) for i in pods}
+    links = [link(2, "eth0"), *(link(i, f"lxc{i}") for i in pods)]
+    names = {i: PodName("default", f"pod{i}") for i in pods}
+    shown = Pods(MOST_PODS)
+    with simulated.probes(rows, peers, pods_of=OURS) as probes:
+        probes.set_pod_addresses({f"10.0.{i >> 8}.{i & 255}": i for i in pods})
+        around = Surroundings(naming=Naming(lambda name: name == "eth0"))
+        collector = Collector(probes, lambda: links, OURS, around)
+        source = FromSource(
+            collector.snapshot, lambda snapshot: shown.traffic(snapshot, names)
+        )
+        times, text = simulated.scrapes(source, rounds)
     series = sum(not line.startswith(b"#") for line in text.splitlines())
     print(
-        f"scrape, {PODS} pods of {CPUS} CPUs: {statistics.median(times):.1f} ms "
-        f"({min(times):.1f} to {max(times):.1f}; budget 100), {series} series "
-        f"(budget 6000)"
+        f"scrape, {PODS} pods of {simulated.CPUS} CPUs: "
+        f"{statistics.median(times):.1f} ms ({min(times):.1f} to {max(times):.1f}; "
+        f"budget 100), {series} series (budget 6000)"
     )

@@ -157,7 +157,7 @@ def test_the_five_stages(cluster: Cluster) -> None:
     for node in cluster.nodes:
         health = node.cilium("healthz")
         assert health["routing"]["intra-host-routing-mode"] == "Legacy"
-        assert health["masquerading"]["mode"] == "IPtables"
+        assert health["masquerading"]["mode"] == "iptables"
     assert speed("ipv6") < 0.1 * big["ipv6"]
 
     stages.off(cluster)

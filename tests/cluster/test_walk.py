@@ -3,27 +3,35 @@
 
 import contextlib
 import json
+import re
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from agent.lab.netns import Namespace, wait_until
 from tests.cluster import stages
-from tests.cluster.cluster import STATE, Cluster
+from tests.cluster.cluster import LEGACY, STATE, Cluster
 from tests.cluster.nodes import Node
 from tests.process import fetch
 
 URL = "http://127.0.0.1:19715"
 AGENT = (sys.executable, "-P", "-m", "agent")
 FAMILIES = ("ipv4", "ipv6")
+Said = dict[str, Any]  # states, findings and more, in one form for all who tell them
 
 
 @contextlib.contextmanager
-def running_agent(node: Node) -> Iterator[None]:
+def running_agent(node: Node) -> Iterator[subprocess.Popen[str]]:
     """An agent on a node, as the DaemonSet's would be: its network is the node's."""
     flags = (
         *("--listen", "127.0.0.1:19715"),
@@ -43,7 +51,7 @@ def running_agent(node: Node) -> Iterator[None]:
 
     try:
         wait_until(ready, f"the agent of {node.name}", 30)
-        yield
+        yield process
     finally:
         process.terminate()
         _, said = process.communicate(timeout=10)
@@ -51,20 +59,16 @@ def running_agent(node: Node) -> Iterator[None]:
     assert "Traceback" not in said, said
 
 
-@pytest.fixture(scope="module")
-def walked(cluster: Cluster) -> Iterator[Cluster]:
+@pytest.fixture(scope="module", autouse=True)
+def agents(cluster: Cluster) -> Iterator[list[subprocess.Popen[str]]]:
     with contextlib.ExitStack() as stack:
-        for node in cluster.nodes:
-            stack.enter_context(running_agent(node))
-        yield cluster
+        yield [stack.enter_context(running_agent(node)) for node in cluster.nodes]
 
 
-def told(node: Node, seconds: int) -> tuple[int, dict[str, Any]]:
-    """Exit code and answer of `check` on a node that watches for so long."""
-    argv = Namespace.command(node, *AGENT, "check", "-o", "json")
-    done = subprocess.run(
-        [*argv, f"--seconds={seconds}"], capture_output=True, text=True, check=False
-    )
+def told(node: Node, *flags: str) -> tuple[int, dict[str, Any]]:
+    """Exit code and answer of `check` on a node."""
+    argv = Namespace.command(node, *AGENT, "check", "-o", "json", *flags)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert not done.stderr
     return done.returncode, json.loads(done.stdout)
 
@@ -72,26 +76,91 @@ def told(node: Node, seconds: int) -> tuple[int, dict[str, Any]]:
 def under_load(cluster: Cluster) -> list[tuple[int, dict[str, Any]]]:
     """What each node tells while netperf runs for a second in each family."""
     with ThreadPoolExecutor(len(cluster.nodes)) as pool:
-        answers = [pool.submit(told, node, 5) for node in cluster.nodes]
+        answers = [pool.submit(told, node, "--seconds=5") for node in cluster.nodes]
         for family in FAMILIES:
             cluster.netperf(family)
         return [answer.result() for answer in answers]
 
 
-def told_by_metrics(node: Node) -> tuple[set[str], set[str]]:
-    """States (family:state) and ids of findings that /metrics has at 1."""
+def scraped(node: Node) -> list[Sample]:
+    """Every series of a node's agent."""
     status, text = node.call(lambda: fetch(f"{URL}/metrics"))
     assert status == 200
-    lines = [line for line in text.splitlines() if line.endswith(" 1.0")]
-    states = {
-        line.split('ip_family="')[1].split('"')[0]
-        + ":"
-        + line.split('state="')[1].split('"')[0]
-        for line in lines
-        if line.startswith("bigtcp_verdict{")
+    families = text_string_to_metric_families(text)
+    return [sample for family in families for sample in family.samples]
+
+
+def value(samples: list[Sample], name: str, **labels: str) -> float | None:
+    for sample in samples:
+        if sample.name == name and sample.labels == labels:
+            return float(sample.value)
+    return None
+
+
+def said_by_metrics(samples: list[Sample]) -> Said:
+    def of(name: str, **labels: str) -> dict[str, float | None]:
+        return {
+            family: value(samples, name, ip_family=family, **labels)
+            for family in FAMILIES
+        }
+
+    ones = [sample for sample in samples if sample.value == 1]
+    enabled = "bigtcp_cilium_big_tcp_enabled"
+    return {
+        "states": {
+            sample.labels["ip_family"]: sample.labels["state"]
+            for sample in ones
+            if sample.name == "bigtcp_verdict"
+        },
+        "findings": {
+            sample.labels["id"] for sample in ones if sample.name == "bigtcp_finding"
+        },
+        "configured": of(enabled, source="configmap"),
+        "enabled": of(enabled, source="agent"),
+        "applied": of("bigtcp_cilium_max_size_bytes", offload="gso"),
+        "legacy": of("bigtcp_pods", state="legacy"),
+        "big": of("bigtcp_pods", state="big"),
     }
-    found = {line.split('"')[1] for line in lines if line.startswith("bigtcp_finding{")}
-    return states, found
+
+
+def said_by_picture(answer: dict[str, Any]) -> Said:
+    """Of `check -o json` or /api/snapshot."""
+    families = answer["families"]
+    limits = {
+        name: [pod["limits"][name] for pod in answer["pods"]] for name in FAMILIES
+    }
+    return {
+        "states": {name: families[name]["state"] for name in FAMILIES},
+        "findings": {each["id"] for each in answer["findings"]},
+        "configured": {name: families[name]["configured"] for name in FAMILIES},
+        "enabled": {name: families[name]["enabled"] for name in FAMILIES},
+        "applied": {
+            name: answer["cilium"]["big_tcp"][name]["max_gso"] for name in FAMILIES
+        },
+        "legacy": {
+            name: sum(limit <= LEGACY for limit in limits[name]) for name in FAMILIES
+        },
+        "big": {
+            name: sum(limit > LEGACY for limit in limits[name]) for name in FAMILIES
+        },
+    }
+
+
+def assert_all_tell_the_same(node: Node) -> None:
+    """/metrics, `check` and /api/snapshot, while nothing changes: what happened
+    lately may end to be so between two of them.
+    """
+
+    def steady() -> tuple[Said, ...] | None:
+        before = said_by_metrics(scraped(node))
+        _, checked = told(node)
+        _, text = node.call(lambda: fetch(f"{URL}/api/snapshot"))
+        if said_by_metrics(scraped(node)) != before:
+            return None
+        return before, said_by_picture(checked), said_by_picture(json.loads(text))
+
+    metrics, checked, served = wait_until(steady, "a moment without change") or ()
+    assert metrics == checked == served
 
 
 def pod_of(cluster: Cluster, node: Node) -> str:
@@ -104,17 +173,14 @@ def pod_of(cluster: Cluster, node: Node) -> str:
 
 def pod_bytes(cluster: Cluster, node: Node, family: str) -> dict[str, float]:
     """Bytes that the pod of a node has sent (tx) and received (rx)."""
-    _, text = node.call(lambda: fetch(f"{URL}/metrics"))
-    pod = pod_of(cluster, node).removeprefix("default/")
-    found = {}
-    for direction in ("tx", "rx"):
-        labels = f'direction="{direction}",ip_family="{family}"'
-        where = f'namespace="default",pod="{pod}"'
-        series = f"bigtcp_pod_skb_length_bytes_sum{{{labels},{where}}} "
-        for line in text.splitlines():
-            if line.startswith(series):
-                found[direction] = float(line.removeprefix(series))
-    return found
+    namespace, _, pod = pod_of(cluster, node).partition("/")
+    at = {"namespace": namespace, "pod": pod, "ip_family": family}
+    samples, name = scraped(node), "bigtcp_pod_skb_length_bytes_sum"
+    found = {
+        direction: value(samples, name, direction=direction, **at)
+        for direction in ("tx", "rx")
+    }
+    return {key: its for key, its in found.items() if its is not None}
 
 
 def assert_pods_agree_with_netperf(cluster: Cluster, family: str) -> None:
@@ -145,10 +211,12 @@ EXPECTED: dict[str, tuple[int, list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize("stage", stages.STAGES)
-def test_stage(walked: Cluster, stage: str) -> None:
-    stages.STAGES[stage](walked)
+def test_stage(cluster: Cluster, stage: str) -> None:
+    stages.STAGES[stage](cluster)
     code, states, findings = EXPECTED[stage]
-    for node, (its_code, answer) in zip(walked.nodes, under_load(walked), strict=True):
+    for node, (its_code, answer) in zip(
+        cluster.nodes, under_load(cluster), strict=True
+    ):
         assert [answer["families"][name]["state"] for name in FAMILIES] == states
         assert [each["id"] for each in answer["findings"]] == findings
         assert its_code == code
@@ -159,42 +227,71 @@ def test_stage(walked: Cluster, stage: str) -> None:
         )
         subjects = [each["subjects"] for each in answer["findings"]]
         if stage == "enabled":
-            assert subjects == [[pod_of(walked, node)]]
+            assert subjects == [[pod_of(cluster, node)]]
         if stage == "cut":  # the ports of the bridge, which stands on the host
-            where = f"(netns {walked.host.inode})"
+            where = f"(netns {cluster.host.inode})"
             assert subjects == [[f"node1 {where}"], [f"node2 {where}"]]
             assert all(
                 each["families"] == ["ipv4", "ipv6"] for each in answer["findings"]
             )
+        if stage == "legacy":
+            lacks = answer["findings"][0]
+            assert "host routing is Legacy" in lacks["seen"]
+            assert "masquerading is by iptables" in lacks["seen"]
+            assert "set bpf.masquerade=true" in lacks["remedy"]
+    for node in cluster.nodes:
+        assert_all_tell_the_same(node)
     if stage in ("off", "on"):
-        assert_pods_agree_with_netperf(walked, "ipv6")
+        assert_pods_agree_with_netperf(cluster, "ipv6")
     if stage in ("off", "on", "legacy"):
-        assert_pods_agree_with_netperf(walked, "ipv4")
+        assert_pods_agree_with_netperf(cluster, "ipv4")
 
 
-def test_a_change_of_the_configmap_is_seen_within_two_seconds(walked: Cluster) -> None:
-    node = walked.nodes[0]
-    metric = 'bigtcp_cilium_big_tcp_enabled{ip_family="ipv4",source="configmap"}'
+def test_a_change_of_the_configmap_is_seen_within_two_seconds(cluster: Cluster) -> None:
+    node = cluster.nodes[0]
+    changed = "bigtcp_cilium_config_changed_timestamp_seconds"
 
-    def says(value: str) -> bool:
-        return f"{metric} {value}\n" in node.call(lambda: fetch(f"{URL}/metrics"))[1]
+    def says(enabled: float) -> bool:
+        name, at = "bigtcp_cilium_big_tcp_enabled", {"source": "configmap"}
+        return value(scraped(node), name, ip_family="ipv4", **at) == enabled
 
-    assert says("1.0")
-    walked.configure_cilium(enable_ipv4_big_tcp="false")
-    wait_until(lambda: says("0.0"), "the change in /metrics", 2)
-    _, answer = told(node, 1)
-    assert "C12" in [each["id"] for each in answer["findings"]]
-    walked.configure_cilium(enable_ipv4_big_tcp="true")
-    wait_until(lambda: says("1.0"), "the change in /metrics", 2)
+    assert says(1)
+    for word, enabled in (("false", 0), ("true", 1)):
+        before = time.time()
+        cluster.configure_cilium(enable_ipv4_big_tcp=word)
+        wait_until(partial(says, enabled), "the change in /metrics", 2)
+        assert before <= (value(scraped(node), changed) or 0) <= time.time()
+        if word == "false":
+            _, answer = told(node, "--seconds=1")
+            assert "C12" in [each["id"] for each in answer["findings"]]
 
 
-def test_metrics_and_check_tell_the_same(walked: Cluster) -> None:
-    for node in walked.nodes:
-        status, text = node.call(lambda: fetch(f"{URL}/api/snapshot"))
-        assert status == 200
-        answer = json.loads(text)
-        states, found = told_by_metrics(node)
-        assert states == {
-            f"{name}:{answer['families'][name]['state']}" for name in FAMILIES
-        }
-        assert found == {each["id"] for each in answer["findings"]}
+def test_budgets_hold_with_kubernetes_on(
+    cluster: Cluster, agents: list[subprocess.Popen[str]]
+) -> None:
+    """100 MiB, 1,500 series, and what a scrape takes, with its way there."""
+    for node, process in zip(cluster.nodes, agents, strict=True):
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        (resident,) = re.findall(r"VmRSS:\s+(\d+) kB", status)
+        times = []
+        for _ in range(9):
+            begun = time.monotonic()
+            node.call(lambda: fetch(f"{URL}/metrics"))
+            times.append(1000 * (time.monotonic() - begun))
+        took, samples = statistics.median(times), scraped(node)
+        print(
+            f"{node.name}: RSS {int(resident) / 1024:.0f} MiB, {len(samples)} series, "
+            f"{took:.0f} ms a scrape"
+        )
+        assert value(samples, "bigtcp_source_up", source="configmap") == 1
+        assert int(resident) <= 100 * 1024
+        assert len(samples) <= 1500
+        assert took <= 100
+
+
+def test_single_pods_under_legacy_routing(cluster: Cluster) -> None:
+    """Both families: without BIG TCP IPv6 does not crawl through it."""
+    stages.off(cluster)
+    stages.legacy(cluster)
+    for family in FAMILIES:
+        assert_pods_agree_with_netperf(cluster, family)

@@ -51,7 +51,7 @@ def everything() -> Iterable[tuple[str, dict[str, str], str]]:
         # That both hold is more than can be: one state does at a time.
         ("bigtcp_verdict", IP | {"state": (State.PARTIAL,)}),
         ("bigtcp_finding", {"id": FINDING_IDS}),
-        ("bigtcp_pods", IP | {"state": ("big", "legacy")}),
+        ("bigtcp_pods", IP | {"state": ("big", "legacy", "unknown")}),
         ("bigtcp_cilium_big_tcp_enabled", IP | {"source": ("configmap", "agent")}),
         ("bigtcp_cilium_max_size_bytes", IP | {"offload": ("gso", "gro")}),
         ("bigtcp_cilium_config_changed_timestamp_seconds", {}),

@@ -67,14 +67,16 @@ class FakeProbes:
         counted: Lengths,
         *,
         hook: Hook = Hook.NET_DEV_START_XMIT,
+        family: Family = Family.IPV4,
         name: str = "eth0",
         peer: DeviceId | None = None,
+        limit: int = 65536,
     ) -> None:
         at = DeviceId(netns, ifindex)
-        key = RowKey(at, hook, Family.IPV4)
+        key = RowKey(at, hook, family)
         self.reading = replace(
             self.reading,
-            rows=self.reading.rows | {key: Row(key, counted, 65536)},
+            rows=self.reading.rows | {key: Row(key, counted, limit)},
             devices=self.reading.devices
             | {at: Device(at, 4026530000 + netns, name, "veth", "", peer)},
         )

@@ -4,6 +4,7 @@
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from agent.snapshot.collector import GRACE_SECONDS, SILENCE_SECONDS, Collector
 from agent.snapshot.lately import RECENT_SECONDS
@@ -255,3 +256,31 @@ def test_coverage_counts_from_the_first_look() -> None:
     coverage = world.collector.snapshot().coverage
     assert set(coverage) == {("eth0", "tx")}
     assert coverage["eth0", "tx"].ratio == 0.5
+
+
+def test_a_change_of_a_source_is_logged_once() -> None:
+    world = World()
+    world.collector.snapshot()
+    with capture_logs() as logs:
+        for world.links_fail in (True, True, False, False):
+            world.collector.snapshot()
+    said = [(line["event"], line["source"]) for line in logs]
+    assert said == [("source failed", "links"), ("source is back", "links")]
+
+
+@pytest.mark.parametrize("mute", ["links", "probes"])
+def test_coverage_of_two_moments_is_none(mute: str) -> None:
+    """A source that does not answer holds nothing against the other."""
+    world = World()
+    for count in (3, 13):
+        world.links = [link(2, "eth0", tx=1014 * count)]
+        world.probes.put(OURS, 2, lengths(count))
+        before = world.collector.snapshot().coverage
+    assert before["eth0", "tx"].ratio == 1.0
+    world.links_fail, world.probes.failing = mute == "links", mute == "probes"
+    world.links = [link(2, "eth0", tx=1014 * 2003)]
+    world.probes.put(OURS, 2, lengths(2003))
+    assert world.collector.snapshot().coverage == before
+    world.links_fail = world.probes.failing = False
+    assert world.collector.snapshot().coverage["eth0", "tx"].ratio == 1.0
+    assert world.collector.snapshot().coverage != before

@@ -9,6 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from agent.cluster.answer import Answer
+from agent.cluster.cilium import applied
+from agent.snapshot.cilium import Applied
+
 WIRE = Path(__file__).parent / "wire"
 Answers = dict[str, Any]
 # Gets the URL that was asked for, and what sends bytes.
@@ -30,6 +34,13 @@ def http(body: bytes, status: str = "200 OK", length: int | None = None) -> byte
 
 def answering(answers: Answers) -> Behaviour:
     return lambda url, send: send(http(json.dumps(answers[url]).encode()))
+
+
+def understood(answers: Answers) -> Applied:
+    """What we make of answers, without a socket."""
+    health = Answer.parse(json.dumps(answers["/v1/healthz"]).encode(), "healthz")
+    config = Answer.parse(json.dumps(answers["/v1/config"]).encode(), "config")
+    return applied(health, config.inner("status"), answers["/v1/endpoint"], 0.0)
 
 
 @contextlib.contextmanager

@@ -12,10 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.cluster.answer import Answer
-from agent.cluster.cilium import applied, read_applied
-from agent.snapshot.cilium import Applied
-from tests.sources.agent import Behaviour, agent, answering, http, recorded
+from agent.cluster.cilium import read_applied
+from tests.sources.agent import (
+    Behaviour,
+    agent,
+    answering,
+    http,
+    recorded,
+    understood,
+)
 
 GOOD = recorded("1.20.2")["on"]
 Send = Callable[[bytes], None]
@@ -204,9 +209,3 @@ def test_anything_anywhere(data: st.DataObject) -> None:
     else:
         assert repr(found).isprintable()
         str(found.endpoints).encode()
-
-
-def understood(answers: Any) -> Applied:
-    health = Answer.parse(json.dumps(answers["/v1/healthz"]).encode(), "healthz")
-    config = Answer.parse(json.dumps(answers["/v1/config"]).encode(), "config")
-    return applied(health, config.inner("status"), answers["/v1/endpoint"], 0.0)

@@ -1,50 +1,95 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is slow does not make those wait who ask."""
 
+import contextlib
 import threading
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from agent.cluster.polled import Polled
 from agent.lab.netns import wait_until
+from agent.node import _surroundings
+from agent.settings import Cluster
+from agent.snapshot.cilium import Applied
+from agent.snapshot.collector import Collector
+from agent.snapshot.model import Source
+from agent.snapshot.sources import Remembered, Surroundings
+from tests.snapshot.fakes import OURS, FakeProbes
+from tests.sources.agent import agent, recorded, understood
+
+CILIUM = understood(recorded("1.20.2")["on"])
 
 
-def test_the_last_answer() -> None:
-    answers: Iterator[int | OSError] = iter([1, OSError("gone"), 3])
+class Turns:
+    """A source that answers when the test lets it."""
 
-    def read() -> int:
-        answer = next(answers, 4)
+    def __init__(self, *answers: Applied | OSError) -> None:
+        self._answers = iter(answers)
+        self._turn = threading.Semaphore(0)
+
+    def go(self) -> None:
+        self._turn.release()
+
+    def read(self) -> Applied:
+        self._turn.acquire(timeout=60)
+        answer = next(self._answers, OSError("over"))
         if isinstance(answer, OSError):
             raise answer
         return answer
 
-    seen: list[object] = []
-    with Polled(read, 0.05) as polled:
 
-        def look() -> bool:
-            try:
-                seen.append(polled.get())
-            except OSError as err:
-                seen.append(str(err))
-            return seen[-1] == 4
-
-        wait_until(look, "the fourth answer")
-    assert list(dict.fromkeys(seen)) == [1, "gone", 3, 4]
+def wait_for(polled: Polled[Applied], state: Source) -> None:
+    wait_until(lambda: polled.last().state == state, str(state))
 
 
-def test_one_that_hangs_is_waited_for_once() -> None:
-    over, hangs = threading.Event(), threading.Event()
+def test_a_look_is_no_read() -> None:
+    """What a snapshot says of a source that is polled is of its last read: when it
+    answered, and how many of its reads failed, however often anybody looks.
+    """
+    now, source = [1e9], Turns(CILIUM, OSError("gone"), CILIUM)
+    polled = Polled(Remembered("cilium", source.read, lambda: now[0]), 0)
+    around = Surroundings(applied=polled.last)
+    collector = Collector(FakeProbes(), list, OURS, around, wall=lambda: now[0])
+    with polled:
+        for number, (expected, problem) in enumerate(
+            (
+                (Source(up=False, errors=0), "no answer yet"),
+                (Source(True, 0, 1e9 + 1000), ""),
+                (Source(False, 1, 1e9 + 1000), "gone"),
+                (Source(True, 1, 1e9 + 3000), ""),
+            )
+        ):
+            now[0] = 1e9 + 1000 * number
+            if number:
+                source.go()
+            wait_for(polled, expected)
+            for _ in range(3):
+                now[0] += 100
+                snapshot = collector.snapshot()
+                assert snapshot.sources["cilium"] == expected
+                assert snapshot.problems.get("cilium", "") == problem
+                # What it said is kept.
+                assert (snapshot.applied is None) is (problem == "no answer yet")
+        source.go()
 
-    def read() -> str:
-        if hangs.is_set():
-            over.wait(10)
-        hangs.set()
-        return "good"
 
-    with Polled(read, 0) as polled:
+def test_the_start_does_not_wait_for_a_cilium_that_hangs(tmp_path: Path) -> None:
+    """It would be 3 s, until the read fails; what it says comes later."""
+    over = threading.Event()
+    path = tmp_path / "cilium.sock"
+    where = Cluster(str(path), "", "", "", "")
+
+    def hang(_: str, __: object) -> None:
+        over.wait(30)
+
+    with agent(path, hang), contextlib.ExitStack() as stack:
+        look = _surroundings(stack, where, None).applied
         for _ in range(1000):
-            assert polled.get() == "good"
+            told = look()
+            assert (told.answer, told.state) == (None, Source(up=False, errors=0))
+            assert told.problem == "no answer yet"
+        wait_until(lambda: look().state.errors, "the read to fail")
         over.set()
 
 
@@ -53,7 +98,7 @@ def test_a_defect_is_no_answer() -> None:
     def read() -> int:
         raise KeyError("ours")
 
-    with Polled(read, 0) as polled:
+    with Polled(Remembered("it", read), 0) as polled:
         wait_until(lambda: not polled._thread.is_alive(), "the thread to end")
         with pytest.raises(RuntimeError, match="defect"):
-            polled.get()
+            polled.last()

@@ -1,16 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a scrape says of a snapshot, label by label."""
+"""What a scrape says of a snapshot, label by label.
+
+The whole text is tests/views/metrics.txt: `python -m tests.views.exposition` writes
+it anew.
+"""
 
 from prometheus_client.core import Metric
 
-from agent.settings import Interfaces
+from agent.kernel.contract import Contract, bpf_directory
+from agent.settings import DEFAULT_MAX_INTERFACES, Interfaces
 from agent.snapshot.collector import Collector
 from agent.snapshot.model import DeviceId, Hook
 from agent.snapshot.naming import Naming
+from agent.snapshot.pods import PodName, Pods
 from agent.snapshot.snapshot import Snapshot
 from agent.snapshot.sources import Surroundings
-from agent.views.exporter import metrics
+from agent.views.exporter import metrics, metrics_application
+from agent.views.pod_metrics import pod_metrics
 from tests.snapshot.fakes import OURS, FakeProbes, lengths, link
+from tests.views import exposition
 
 
 def snapshot(interfaces: str, most: int) -> Snapshot:
@@ -83,3 +91,40 @@ def test_since_when_a_source_is_mute() -> None:
     assert found[answered, "probes"] == 1e9
     assert found[answered, "links"] == 1e9 + 3600
     assert (answered, "cilium") not in found
+
+
+def test_the_whole_text() -> None:
+    assert exposition.draw() == exposition.FILE.read_text()
+
+
+def test_series_of_the_busiest_node() -> None:
+    """By default, whatever it has and however many pods: at most 1,500, with those
+    of the process itself.
+    """
+    snapshot = exposition.busy_node(
+        2 * DEFAULT_MAX_INTERFACES,
+        DEFAULT_MAX_INTERFACES,
+        Contract.read(bpf_directory()).edges,
+    )
+    app = metrics_application(lambda: snapshot)
+    text = b"".join(app({"REQUEST_METHOD": "GET", "PATH_INFO": "/"}, lambda *_: None))
+    series = [line for line in text.splitlines() if not line.startswith(b"#")]
+    assert b'interface="eth7"' in text
+    assert b'interface="eth8"' not in text
+    assert 1000 < len(series) <= 1500
+
+
+def test_two_endpoints_of_one_pod_are_one_series() -> None:
+    snapshot = exposition.busy_node(cards=1, most=1)
+    names = exposition.NAMES | {exposition.DB: PodName("default", "web")}
+    traffic = Pods(most=8).traffic(snapshot, names)
+    (histogram, _) = pod_metrics(traffic)
+    found = {
+        (sample.labels["pod"], sample.labels["direction"]): sample.value
+        for sample in histogram.samples
+        if sample.name.endswith("_sum") and sample.labels["ip_family"] == "ipv4"
+    }
+    assert len(histogram.samples) == len({repr(s) for s in histogram.samples})
+    assert found["web", "tx"] == 1000 * (101 + 102) + 100_000 * (200 + 200)
+    assert found["web", "rx"] == 1000 * (101 + 102) + 100_000 * (400 + 400)
+    assert found["idle", "tx"] == 1000 * 103 + 100_000 * 200

@@ -41,12 +41,12 @@ func handler(s settings, sizes bigtcp.Config, pods *endpoints, path *router) htt
 
 func status(s settings, sizes bigtcp.Config) *models.StatusResponse {
 	config := option.Config
-	replaced, masquerading, routing := "False", "BPF", models.RoutingIntraHostRoutingModeBPF
+	replaced, masquerading, routing := "False", models.MasqueradingModeBPF, models.RoutingIntraHostRoutingModeBPF
 	if s.kubeProxyReplacement() {
 		replaced = "True"
 	}
 	if config.IptablesMasqueradingEnabled() {
-		masquerading = "IPtables"
+		masquerading = models.MasqueradingModeIptables
 	}
 	if !config.MasqueradingEnabled() {
 		masquerading = ""
