@@ -112,7 +112,8 @@ class Text:
 @dataclass
 class Stand:
     """`client` and `server` are the pods between which netperf runs, `left` a pod
-    that is never restarted.
+    that is never restarted. `changed`: when the ConfigMap was seen to change, which
+    has no series before.
     """
 
     nodes: tuple[Node, Node]
@@ -124,6 +125,7 @@ class Stand:
     addresses: tuple[str, str]
     results: Text
     config: Text
+    changed: int | None = None
 
     def big_tcp(self, size: int) -> None:
         """As Cilium does it and as an admin then restarts all pods but one."""
@@ -135,14 +137,16 @@ class Stand:
                     pod.space.set_sizes("eth0", size)
             answers.update(words(node, size))
         self.results.lines = []
-        self.config.lines = [
-            f"bigtcp_cilium_config_changed_timestamp_seconds {time.time():.0f}",
-            *(
-                f'bigtcp_cilium_big_tcp_enabled{{source="configmap",'
-                f'ip_family="{family}"}} {size > LEGACY:d}'
-                for family in FAMILIES
-            ),
+        lines = [
+            f'bigtcp_cilium_big_tcp_enabled{{source="configmap",ip_family="{family}"}} '
+            f"{size > LEGACY:d}"
+            for family in FAMILIES
         ]
+        if self.config.lines:
+            self.changed = int(time.time())
+            metric = "bigtcp_cilium_config_changed_timestamp_seconds"
+            lines.append(f"{metric} {self.changed}")
+        self.config.lines = lines
         applied = "node:bigtcp_cilium_max_size_bytes:max"
         # Of both nodes: counters that one had before its first scrape would be lost.
         sizes = [size] * (len(self.nodes) * len(FAMILIES) * len(("gso", "gro")))

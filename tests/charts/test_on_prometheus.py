@@ -105,7 +105,7 @@ def test_a_query_finds_something(world: World, query: Query) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_variables_and_annotations_find_something(world: World, name: str) -> None:
+def test_variables_find_something(world: World, name: str) -> None:
     dashboard = load(name)
     for variable in dashboard["templating"]["list"]:
         if variable["type"] == "query":
@@ -115,15 +115,24 @@ def test_variables_and_annotations_find_something(world: World, name: str) -> No
                 f"label/{match[2]}/values", **{"match[]": chosen(match[1])}
             )
             assert values, variable["name"]
-    for annotation in dashboard["annotations"]["list"]:
-        found = world.stand.prometheus.get(
-            "query_range",
-            query=chosen(annotation["expr"]),
-            start=str(world.begun),
-            end=str(time.time()),
-            step="1",
-        )
-        assert found["result"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_change_of_ciliums_configuration_is_marked(
+    world: World, name: str
+) -> None:
+    (annotation,) = load(name)["annotations"]["list"]
+    assert annotation["useValueForTime"]
+    (series,) = world.stand.prometheus.get(
+        "query_range",
+        query=chosen(annotation["expr"]),
+        start=str(world.begun),
+        end=str(time.time()),
+        step="1",
+    )["result"]
+    assert world.stand.changed is not None
+    milliseconds = {float(value) for _, value in series["values"]}
+    assert milliseconds == {1000 * world.stand.changed}
 
 
 def one(world: World, name: str, panel: str, **labels: str) -> float:
