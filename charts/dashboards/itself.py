@@ -31,7 +31,8 @@ def itself(found: dashboard.Dashboard) -> None:
         lines(
             Say(
                 "Packets in no histogram",
-                "By reason: the map was full, or the program had interrupted itself.",
+                "By reason: the map was full, or had no memory; the packet had no "
+                "device, or hid whose pod's it is.",
                 "pps",
             ),
             {
