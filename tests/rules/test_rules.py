@@ -56,7 +56,7 @@ def expectations(alert: str) -> list[list[Any]]:
         expected.get("exp_alerts", [])
         for case in CASES
         for test in yaml.safe_load(case.read_text())["tests"]
-        for expected in test["alert_rule_test"]
+        for expected in test.get("alert_rule_test", [])
         if expected["alertname"] == alert
     ]
 
