@@ -21,6 +21,8 @@ from typing import Any
 
 from agent.lab import netperf
 from agent.lab.netns import wait_until
+from agent.snapshot.experiment import Netperf
+from agent.snapshot.model import Family
 from tests.kernel.nodes import (
     FAMILIES,
     Node,
@@ -161,15 +163,17 @@ class Stand:
         self.nodes[0].space.set_size("eth0", gso_max=size)
         self.nodes[0].space.set_size("eth0", gso_ipv4_max=size)
 
-    def traffic(self, seconds: int) -> None:
+    def traffic(self, seconds: int) -> dict[Family, Netperf]:
         """netperf over both families; its results are then served, and scraped."""
         begun = int(time.time())
         self.results.lines = []
         cpu = max(os.sched_getaffinity(0))
         lines = []
+        results = {}
         for family in FAMILIES:
             address = self.server.addresses[family]
             found = netperf.tcp_rr(self.client.space, address, cpu, seconds)
+            results[family] = found
             at = f'ip_family="{family}"'
             per_second = found.transactions_per_second
             lines += [
@@ -193,6 +197,7 @@ class Stand:
             "Prometheus to have netperf's results",
             30,
         )
+        return results
 
 
 @contextlib.contextmanager
