@@ -269,10 +269,22 @@ def metrics(snapshot: Snapshot, pods: PodsTraffic | None = None) -> Iterator[Met
         "Bytes counted here over bytes counted by the interface, since the start.",
         labels=["interface", "direction"],
     )
+    counted = CounterMetricFamily(
+        "bigtcp_counted_bytes",
+        "Bytes counted here, with a link header for each skb.",
+        labels=["interface", "direction"],
+    )
+    there = CounterMetricFamily(
+        "bigtcp_interface_bytes",
+        "Bytes counted by the interface, since the start.",
+        labels=["interface", "direction"],
+    )
     for (name, direction), covered in sorted(snapshot.coverage.items()):
         if name in snapshot.shown:
             coverage.add_metric([name, direction], covered.ratio)
-    yield coverage
+            counted.add_metric([name, direction], covered.counted)
+            there.add_metric([name, direction], covered.kernel)
+    yield from (coverage, counted, there)
     if pods is not None:
         yield from pod_metrics(pods)
     yield from _verdict_metrics(snapshot)

@@ -7,7 +7,6 @@ drawing is ours.
 """
 
 import json
-import math
 import re
 import sys
 import time
@@ -117,17 +116,15 @@ def _cell(value: str, look: Mapping[str, Any], unit: str = "") -> str:
 
 
 def _events(answers: Answers, dashboard: Mapping[str, Any]) -> list[float]:
-    """When the dashboard's annotations begin."""
-    found: list[float] = []
-    for annotation in dashboard["annotations"]["list"]:
-        for series in answers.ask(annotation["expr"], now=False):
-            times = [float(t) for t, _ in series["values"]]
-            found += [
-                t
-                for t, before in zip(times, [-math.inf, *times], strict=False)
-                if t - before > 1.5 * answers.step
-            ]
-    return found
+    """When the dashboard's annotations are, by their values."""
+    start, end = answers.span
+    times = {
+        float(value) / 1000
+        for annotation in dashboard["annotations"]["list"]
+        for series in answers.ask(annotation["expr"], now=False)
+        for _, value in series["values"]
+    }
+    return sorted(time for time in times if start <= time <= end)
 
 
 def _panel(answers: Answers, panel: Mapping[str, Any], box: Box, span: Span) -> str:

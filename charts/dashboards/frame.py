@@ -16,6 +16,7 @@ class ConfigChange(model.AnnotationQuery):
     def to_json(self) -> dict[str, object]:
         """Its payload, with the texts of an event."""
         return super().to_json() | {
+            "useValueForTime": True,
             "titleFormat": "Cilium's configuration changed",
             "textFormat": "{{cluster}}",
         }

@@ -14,22 +14,25 @@ def itself(found: dashboard.Dashboard) -> None:
             Say(
                 "Coverage",
                 "Bytes counted by the agent over bytes counted by the device. Between "
-                "the dashed lines all is well.",
+                "the dashed lines all is well: a NIC counts more headers.",
                 "percentunit",
             ),
             {
-                "{{node}} {{interface}} {{direction}}": select(
-                    "bigtcp_coverage_ratio", INTERFACE
+                "{{node}} {{interface}} {{direction}}": (
+                    rate("bigtcp_counted_bytes_total", INTERFACE)
+                    + " / "
+                    + rate("bigtcp_interface_bytes_total", INTERFACE)
                 )
             },
-            marks=[(0.9, ORANGE), (1.1, ORANGE)],
+            marks=[(0.8, ORANGE), (1.2, ORANGE)],
         )
     )
     found.with_panel(
         lines(
             Say(
                 "Packets in no histogram",
-                "By reason: the map was full, or the program had interrupted itself.",
+                "By reason: the map was full, or had no memory; the packet had no "
+                "device, or hid whose pod's it is.",
                 "pps",
             ),
             {

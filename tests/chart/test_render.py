@@ -265,6 +265,22 @@ def test_dashboards_and_rules_come_as_they_are(tmp_path: Path) -> None:
     assert [each for each in groups if each["name"] == "of-a-test"] == [group]
 
 
+@pytest.mark.parametrize("url", ["", "https://wiki.example/bigtcp"])
+def test_alerts_link_their_runbook_where_it_can_be_read(url: str) -> None:
+    flags = "--set=prometheusRule.enabled=true,prometheusRule.runbookURL="
+    found = helm.one(helm.template(f"{flags}{url}"), "PrometheusRule")
+    alerts = [
+        rule
+        for group in found["spec"]["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+    assert alerts
+    for alert in alerts:
+        link = f"{url}#{alert['alert'].lower()}" if url else None
+        assert alert["annotations"].get("runbook_url") == link
+
+
 def test_names_stay_short_enough(tmp_path: Path) -> None:
     long = tmp_path / "long.yaml"
     long.write_text(f"fullnameOverride: {'a' * 60}\nnetperf: {{enabled: true}}\n")

@@ -22,6 +22,8 @@ from typing import Any
 from agent.lab import netperf
 from agent.lab.netns import wait_until
 from agent.lab.programs import require
+from agent.snapshot.experiment import Netperf
+from agent.snapshot.model import Family
 from tests.kernel.nodes import (
     FAMILIES,
     Node,
@@ -113,7 +115,8 @@ class Text:
 @dataclass
 class Stand:
     """`client` and `server` are the pods between which netperf runs, `left` a pod
-    that is never restarted.
+    that is never restarted. `changed`: when the ConfigMap was seen to change, which
+    has no series before.
     """
 
     nodes: tuple[Node, Node]
@@ -125,6 +128,7 @@ class Stand:
     addresses: tuple[str, str]
     results: Text
     config: Text
+    changed: int | None = None
 
     def big_tcp(self, size: int) -> None:
         """As Cilium does it and as an admin then restarts all pods but one."""
@@ -136,14 +140,16 @@ class Stand:
                     pod.space.set_sizes("eth0", size)
             answers.update(words(node, size))
         self.results.lines = []
-        self.config.lines = [
-            f"bigtcp_cilium_config_changed_timestamp_seconds {time.time():.0f}",
-            *(
-                f'bigtcp_cilium_big_tcp_enabled{{source="configmap",'
-                f'ip_family="{family}"}} {size > LEGACY:d}'
-                for family in FAMILIES
-            ),
+        lines = [
+            f'bigtcp_cilium_big_tcp_enabled{{source="configmap",ip_family="{family}"}} '
+            f"{size > LEGACY:d}"
+            for family in FAMILIES
         ]
+        if self.config.lines:
+            self.changed = int(time.time())
+            metric = "bigtcp_cilium_config_changed_timestamp_seconds"
+            lines.append(f"{metric} {self.changed}")
+        self.config.lines = lines
         applied = "node:bigtcp_cilium_max_size_bytes:max"
         # Of both nodes: counters that one had before its first scrape would be lost.
         sizes = [size] * (len(self.nodes) * len(FAMILIES) * len(("gso", "gro")))
@@ -158,15 +164,17 @@ class Stand:
         self.nodes[0].space.set_size("eth0", gso_max=size)
         self.nodes[0].space.set_size("eth0", gso_ipv4_max=size)
 
-    def traffic(self, seconds: int) -> None:
+    def traffic(self, seconds: int) -> dict[Family, Netperf]:
         """netperf over both families; its results are then served, and scraped."""
         begun = int(time.time())
         self.results.lines = []
         cpu = max(os.sched_getaffinity(0))
         lines = []
+        results = {}
         for family in FAMILIES:
             address = self.server.addresses[family]
             found = netperf.tcp_rr(self.client.space, address, cpu, seconds)
+            results[family] = found
             at = f'ip_family="{family}"'
             per_second = found.transactions_per_second
             lines += [
@@ -190,6 +198,7 @@ class Stand:
             "Prometheus to have netperf's results",
             30,
         )
+        return results
 
 
 @contextlib.contextmanager

@@ -47,6 +47,10 @@ def everything() -> Iterable[tuple[str, dict[str, str], str]]:
                 yield "bigtcp_skb_length_bytes_bucket", at | labels | le, "0+9000x20"
         for labels in sets(IP):
             yield "bigtcp_queued_big_skbs_total", at | labels, growing
+        for labels in sets({"direction": ("rx", "tx")}):
+            for counter in ("counted", "interface"):
+                name = f"bigtcp_{counter}_bytes_total"
+                yield name, labels | {"interface": interface}, "0+1e8x20"
     for name, possible in (
         # That both hold is more than can be: one state does at a time.
         ("bigtcp_verdict", IP | {"state": (State.PARTIAL,)}),
@@ -55,10 +59,8 @@ def everything() -> Iterable[tuple[str, dict[str, str], str]]:
         ("bigtcp_cilium_big_tcp_enabled", IP | {"source": ("configmap", "agent")}),
         ("bigtcp_cilium_max_size_bytes", IP | {"offload": ("gso", "gro")}),
         ("bigtcp_cilium_config_changed_timestamp_seconds", {}),
-        (
-            "bigtcp_coverage_ratio",
-            {"direction": ("rx", "tx"), "interface": [name for _, name in DEVICES]},
-        ),
+        ("bigtcp_skbs_unrecorded_total", {"reason": ("map_full",)}),
+        ("bigtcp_source_up", {"source": ("probes", "links", "cilium")}),
         ("bigtcp_probe_attached", {"hook": Hook}),
         ("bigtcp_build_info", {"version": ("1",), "kernel": ("6.18",)}),
         ("bigtcp_netperf_transactions_per_second", IP),

@@ -30,11 +30,12 @@ from agent.snapshot.pods import PodName, Pods
 from agent.snapshot.snapshot import Snapshot
 from agent.snapshot.sources import Surroundings, Told
 from agent.views.exporter import FromSource
-from tests.snapshot.fakes import EDGES, OURS, FakeProbes, link
+from tests.snapshot.fakes import OURS, FakeProbes, link
 from tests.sources.agent import recorded, understood
 
 FILE = Path(__file__).parent / "metrics.txt"
 NOW = 1_700_000_123.0
+EDGES = (512, 1500, 65536, 196608)  # those that findings ask for, and few more
 HOOKS = (Hook.NET_DEV_START_XMIT, Hook.NETIF_RECEIVE_SKB, Hook.NET_DEV_QUEUE)
 UP = Sizes(196608, 196608, 524280, 196608, 196608)
 LEGACY = Sizes(65536, 65536, 524280, 65536, 65536)

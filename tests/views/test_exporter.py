@@ -5,6 +5,9 @@ The whole text is tests/views/metrics.txt: `python -m tests.views.exposition` wr
 it anew.
 """
 
+from dataclasses import replace
+from typing import Any
+
 from prometheus_client.core import Metric
 
 from agent.kernel.contract import Contract, bpf_directory
@@ -13,7 +16,7 @@ from agent.snapshot.collector import Collector
 from agent.snapshot.model import DeviceId, Hook
 from agent.snapshot.naming import Naming
 from agent.snapshot.pods import PodName, Pods
-from agent.snapshot.snapshot import Snapshot
+from agent.snapshot.snapshot import Coverage, Snapshot
 from agent.snapshot.sources import Surroundings
 from agent.views.exporter import metrics, metrics_application
 from agent.views.pod_metrics import pod_metrics
@@ -36,8 +39,8 @@ def snapshot(interfaces: str, most: int) -> Snapshot:
     return Collector(probes, lambda: links, OURS, around).snapshot()
 
 
-def samples(interfaces: str, most: int = 8) -> dict[str, float]:
-    found: list[Metric] = list(metrics(snapshot(interfaces, most)))
+def samples(interfaces: str, most: int = 8, **other: Any) -> dict[str, float]:
+    found: list[Metric] = list(metrics(replace(snapshot(interfaces, most), **other)))
     return {
         f"{sample.name}{{{','.join(v for v in sample.labels.values())}}}": sample.value
         for metric in found
@@ -52,6 +55,15 @@ def test_pods_are_summed_and_named_devices_stand_alone() -> None:
     assert found[count + ",node,(others),ipv4}"] == 3
     assert found[count + ",pods,,ipv4}"] == 15
     assert found["bigtcp_interfaces_summed{}"] == 2
+
+
+def test_coverage_is_a_ratio_and_what_it_is_made_of() -> None:
+    covered = {("eth0", "tx"): Coverage(50, 200), ("lxc1", "tx"): Coverage(1, 1)}
+    found = samples("eth0", coverage=covered)
+    assert found["bigtcp_coverage_ratio{eth0,tx}"] == 0.25
+    assert found["bigtcp_counted_bytes_total{eth0,tx}"] == 50
+    assert found["bigtcp_interface_bytes_total{eth0,tx}"] == 200
+    assert not any(name.endswith("{lxc1,tx}") for name in found)
 
 
 def test_histogram_and_big_bytes() -> None:

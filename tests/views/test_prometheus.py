@@ -12,14 +12,16 @@ from agent.kernel.probes import Probes
 from agent.lab import netperf
 from agent.lab.netns import pair, wait_until
 from agent.lab.programs import require
+from agent.snapshot.evidence import FAMILIES
 from agent.snapshot.model import Family, Hook
 from tests.process import agent, fetch
 from tests.prometheus import prometheus, tool
 from tests.stand import seen
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 def test_promql_tells_the_share_that_the_lab_measured(
-    probes: Probes, tmp_path: Path
+    probes: Probes, tmp_path: Path, family: Family
 ) -> None:
     require("netperf", "netserver")
     with contextlib.ExitStack() as stack:
@@ -35,13 +37,12 @@ def test_promql_tells_the_share_that_the_lab_measured(
         server = stack.enter_context(
             prometheus(stand.client, {"scrape_configs": [scrape]}, tmp_path)
         )
-        before = seen(probes, stand.client, Hook.NET_DEV_START_XMIT, Family.IPV6)
-        netperf.tcp_rr(stand.client, stand.addresses["ipv6"], cpu, 1)
-        sent = seen(probes, stand.client, Hook.NET_DEV_START_XMIT, Family.IPV6).since(
-            before
-        )
+        before = seen(probes, stand.client, Hook.NET_DEV_START_XMIT, family)
+        netperf.tcp_rr(stand.client, stand.addresses[family], cpu, 1)
+        sent = seen(probes, stand.client, Hook.NET_DEV_START_XMIT, family).since(before)
         at = (
-            '{hook="net_dev_start_xmit",scope="node",interface="eth0",ip_family="ipv6"}'
+            '{hook="net_dev_start_xmit",scope="node",interface="eth0",'
+            f'ip_family="{family}"}}'
         )
         big = f"bigtcp_big_skb_bytes_total{at}"
         count = f"bigtcp_skb_length_bytes_count{at}"
