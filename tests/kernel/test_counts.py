@@ -4,7 +4,6 @@
 import contextlib
 import re
 import socket
-import struct
 import threading
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -16,60 +15,23 @@ from agent.kernel.probes import Probes
 from agent.lab.netns import Namespace, Stand, namespaces, pair, veth, wait_until
 from agent.snapshot.collector import Collector
 from agent.snapshot.model import Family, Hook, Lengths, Scope
+from tests.kernel.frames import N, frame, gso_frame, ip_packet, send_frames
 from tests.stand import quiet_pair, seen
 
-N = 23  # prime: no sum of other counts looks like it
 BIG = 196608
 UDP_SEGMENT = 103
-PACKET_VNET_HDR = 15
-SOL_PACKET = 263
 
 
-def ip_packet(family: Family, length: int) -> bytes:
-    """A packet of `length` L3 bytes that every receiver drops in silence."""
-    if family is Family.IPV4:  # protocol 253: for experiments
-        header = struct.pack(
-            ">BBHHHBBH4s4s",
-            *(0x45, 0, min(length, 65535), 0, 0, 64, 253, 0),
-            *(bytes(4), bytes(4)),
-        )
-    else:  # next header 59: nothing follows
-        header = struct.pack(
-            ">IHBB16s16s",
-            6 << 28,
-            min(length - 40, 65535),
-            59,
-            64,
-            bytes(16),
-            bytes(16),
-        )
-    return header.ljust(length, b"\0")
-
-
-def ethernet(family: Family, packet: bytes, tags: int = 0) -> bytes:
-    protocol = 0x0800 if family is Family.IPV4 else 0x86DD
-    vlan = struct.pack(">HH", 0x8100, 7) * tags
-    return b"\xff" * 6 + b"\x02\0\0\0\0\1" + vlan + struct.pack(">H", protocol) + packet
-
-
-def send_frames(namespace: Namespace, frames: list[bytes]) -> None:
-    raw = namespace.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
-    with raw:
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 24)
-        raw.bind(("eth0", 0))
-        for frame in frames:
-            raw.send(frame)
-
-
-def expect(lengths: Lengths, sizes: list[int]) -> None:
-    """The histogram holds skbs of exactly these lengths."""
+def expect(lengths: Lengths, sizes: list[int], segments: int = 1) -> None:
+    """There are skbs of exactly these lengths, each of so many segments."""
     slots = [0] * (len(lengths.histogram.edges) + 1)
     for size in sizes:
         slots[bisect_left(lengths.histogram.edges, size)] += 1
     assert list(lengths.histogram.slots) == slots
     assert lengths.histogram.bytes == sum(sizes)
+    assert lengths.histogram.big_bytes == sum(size for size in sizes if size > 65536)
     assert lengths.longest == max(sizes)
-    assert lengths.segments == len(sizes)
+    assert lengths.segments == segments * len(sizes)
 
 
 @pytest.mark.parametrize("family", [Family.IPV4, Family.IPV6])
@@ -81,7 +43,7 @@ def test_known_lengths_are_counted_exactly(
     device, with VLAN tags in the frame or without."""
     sizes = [60, 127, 128, 129, 512, 1500, 1501, 9000, 32769, 65000] * N
     with quiet_pair(mtu=65535) as (client, server):
-        frames = [ethernet(family, ip_packet(family, size), tags) for size in sizes]
+        frames = [frame(family, ip_packet(family, size), tags) for size in sizes]
         send_frames(client, frames)
 
         def arrived() -> bool:
@@ -95,27 +57,28 @@ def test_known_lengths_are_counted_exactly(
         assert not seen(probes, server, Hook.NET_DEV_START_XMIT, family).segments
 
 
-def test_queue_counts_only_what_is_above_64_kib(probes: Probes) -> None:
+@pytest.mark.parametrize("family", [Family.IPV4, Family.IPV6])
+@pytest.mark.parametrize("tags", [0, 1, 2])
+def test_big_is_what_is_above_64_kib(probes: Probes, family: Family, tags: int) -> None:
     """65,535 and 65,536 L3 bytes are not big, 65,537 are, though all three are
     above 64 KiB with their link header."""
-    header = struct.pack("<BBHHHH", 1, 1, 54, 1448, 34, 16)  # TCPv4 GSO, checksum
-    tcp = struct.pack(">HHIIBBHHH", 1, 2, 0, 0, 0x50, 0x10, 1024, 0, 0)
-    with quiet_pair() as (client, _):
+    sizes = [65535, 65536, 65537, 66000] * N
+    segments = 66  # of 1000 bytes; with the headers or without
+    with quiet_pair() as (client, server):
         client.set_sizes("eth0", BIG)
-        raw = client.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
-        with raw:
-            raw.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 24)
-            raw.bind(("eth0", 0))
-            for size in [65535, 65536, 65537, 66000] * N:
-                packet = bytearray(ip_packet(Family.IPV4, size))
-                packet[9] = socket.IPPROTO_TCP
-                packet[20:40] = tcp
-                raw.send(header + ethernet(Family.IPV4, bytes(packet)))
-        queued = seen(probes, client, Hook.NET_DEV_QUEUE, Family.IPV4)
-        assert queued.histogram.count == 2 * N
-        assert queued.histogram.bytes == N * (65537 + 66000)
-        assert queued.longest == 66000
+        send_frames(client, [gso_frame(family, size, 1000, tags) for size in sizes])
+
+        def arrived() -> bool:
+            there = seen(probes, server, Hook.NETIF_RECEIVE_SKB, family)
+            return there.histogram.count >= len(sizes)
+
+        wait_until(arrived, "the frames to arrive")
+        sent = seen(probes, client, Hook.NET_DEV_START_XMIT, family)
+        got = seen(probes, server, Hook.NETIF_RECEIVE_SKB, family)
+        queued = seen(probes, client, Hook.NET_DEV_QUEUE, family)
+    expect(sent, sizes, segments)
+    expect(got, sizes, segments)
+    expect(queued, [65537, 66000] * N, segments)
 
 
 def test_udp_gso_is_one_skb_of_many_segments(probes: Probes) -> None:
@@ -226,7 +189,7 @@ def test_gro_merges_what_was_sent_in_pieces(probes: Probes, mtu: int) -> None:
 def test_equal_names_and_indexes_stay_apart(probes: Probes) -> None:
     """Both ends are `eth0` with the same ifindex: only the namespace differs."""
     with quiet_pair() as (client, server):
-        send_frames(client, [ethernet(Family.IPV4, ip_packet(Family.IPV4, 100))] * N)
+        send_frames(client, [frame(Family.IPV4, ip_packet(Family.IPV4, 100))] * N)
         reading = probes.read()
         ours = {
             device.id.netns: device
@@ -256,7 +219,7 @@ def test_whose_it_is(probes: Probes) -> None:
         node2.ip("addr add 192.0.2.2/24 dev eth0")
         for node, pod in ((node1, pod1), (node2, pod2)):
             veth(node, "lxc1", pod, "eth0")
-        packet = ethernet(Family.IPV4, ip_packet(Family.IPV4, 100))
+        packet = frame(Family.IPV4, ip_packet(Family.IPV4, 100))
         for space in spaces:
             send_frames(space, [packet] * N)
         scopes: dict[str, dict[str, Scope]] = {}
@@ -293,7 +256,7 @@ def test_whose_it_is(probes: Probes) -> None:
 
 def test_forgotten_rows_begin_again(probes: Probes) -> None:
     with quiet_pair() as (client, _):
-        packet = ethernet(Family.IPV4, ip_packet(Family.IPV4, 100))
+        packet = frame(Family.IPV4, ip_packet(Family.IPV4, 100))
         send_frames(client, [packet] * N)
         rows = [key for key in probes.read().rows if key.device.netns == client.cookie]
         probes.forget(rows, {key.device for key in rows})
