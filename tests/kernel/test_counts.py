@@ -2,24 +2,19 @@
 """N skbs of known lengths go in; exactly those counts come out."""
 
 import contextlib
-import re
-import socket
-import threading
 from bisect import bisect_left
-from collections.abc import Iterator
 
 import pytest
 
 from agent.kernel.links import Rtnetlink, own_netns_cookie
 from agent.kernel.probes import Probes
-from agent.lab.netns import Namespace, Stand, namespaces, pair, veth, wait_until
+from agent.lab.demo import BIG
+from agent.lab.netns import Namespace, namespaces, veth, wait_until
 from agent.snapshot.collector import Collector
 from agent.snapshot.model import Family, Hook, Lengths, Scope
 from tests.kernel.frames import N, frame, gso_frame, ip_packet, send_frames
+from tests.kernel.nodes import FAMILIES
 from tests.stand import quiet_pair, seen
-
-BIG = 196608
-UDP_SEGMENT = 103
 
 
 def expect(lengths: Lengths, sizes: list[int], segments: int = 1) -> None:
@@ -34,7 +29,15 @@ def expect(lengths: Lengths, sizes: list[int], segments: int = 1) -> None:
     assert lengths.segments == segments * len(sizes)
 
 
-@pytest.mark.parametrize("family", [Family.IPV4, Family.IPV6])
+def wait_for(probes: Probes, server: Namespace, family: Family, count: int) -> None:
+    def arrived() -> bool:
+        got = seen(probes, server, Hook.NETIF_RECEIVE_SKB, family)
+        return got.histogram.count >= count
+
+    wait_until(arrived, "the frames to arrive")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("tags", [0, 1, 2])
 def test_known_lengths_are_counted_exactly(
     probes: Probes, family: Family, tags: int
@@ -45,19 +48,14 @@ def test_known_lengths_are_counted_exactly(
     with quiet_pair(mtu=65535) as (client, server):
         frames = [frame(family, ip_packet(family, size), tags) for size in sizes]
         send_frames(client, frames)
-
-        def arrived() -> bool:
-            there = seen(probes, server, Hook.NETIF_RECEIVE_SKB, family)
-            return there.histogram.count >= len(sizes)
-
-        wait_until(arrived, "the frames to arrive")
+        wait_for(probes, server, family, len(sizes))
         expect(seen(probes, client, Hook.NET_DEV_START_XMIT, family), sizes)
         expect(seen(probes, server, Hook.NETIF_RECEIVE_SKB, family), sizes)
         assert not seen(probes, client, Hook.NET_DEV_QUEUE, family).histogram.count
         assert not seen(probes, server, Hook.NET_DEV_START_XMIT, family).segments
 
 
-@pytest.mark.parametrize("family", [Family.IPV4, Family.IPV6])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("tags", [0, 1, 2])
 def test_big_is_what_is_above_64_kib(probes: Probes, family: Family, tags: int) -> None:
     """65,535 and 65,536 L3 bytes are not big, 65,537 are, though all three are
@@ -67,123 +65,13 @@ def test_big_is_what_is_above_64_kib(probes: Probes, family: Family, tags: int) 
     with quiet_pair() as (client, server):
         client.set_sizes("eth0", BIG)
         send_frames(client, [gso_frame(family, size, 1000, tags) for size in sizes])
-
-        def arrived() -> bool:
-            there = seen(probes, server, Hook.NETIF_RECEIVE_SKB, family)
-            return there.histogram.count >= len(sizes)
-
-        wait_until(arrived, "the frames to arrive")
+        wait_for(probes, server, family, len(sizes))
         sent = seen(probes, client, Hook.NET_DEV_START_XMIT, family)
         got = seen(probes, server, Hook.NETIF_RECEIVE_SKB, family)
         queued = seen(probes, client, Hook.NET_DEV_QUEUE, family)
     expect(sent, sizes, segments)
     expect(got, sizes, segments)
     expect(queued, [65537, 66000] * N, segments)
-
-
-def test_udp_gso_is_one_skb_of_many_segments(probes: Probes) -> None:
-    with pair() as stand:
-        receiver = stand.server.call(
-            lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        )
-        sender = stand.client.call(
-            lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        )
-        with receiver, sender:
-            receiver.bind(("", 5000))
-            sender.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1000)
-            for _ in range(N):
-                sender.sendto(bytes(10_000), (stand.addresses["ipv4"], 5000))
-            sent = seen(probes, stand.client, Hook.NET_DEV_START_XMIT, Family.IPV4)
-            assert sent.histogram.count == N
-            assert sent.histogram.bytes == N * 10_028
-            assert sent.segments == N * 10
-
-
-@contextlib.contextmanager
-def transfer(stand: Stand, family: Family, size: int) -> Iterator[None]:
-    """Send `size` bytes by TCP from client to server, to the end."""
-    kind = socket.AF_INET6 if family is Family.IPV6 else socket.AF_INET
-    with stand.server.call(lambda: socket.socket(kind)) as listener:
-        listener.bind(("", 5001))
-        listener.listen()
-
-        def drain() -> None:
-            peer, _ = listener.accept()
-            with peer:
-                while peer.recv(1 << 20):
-                    pass
-
-        reader = threading.Thread(target=drain, daemon=True)
-        reader.start()
-        with stand.client.call(lambda: socket.socket(kind)) as sender:
-            sender.connect((stand.addresses[family], 5001))
-            block = bytes(1 << 20)
-            for _ in range(size >> 20):
-                sender.sendall(block)
-        reader.join(60)
-        assert not reader.is_alive()
-    yield
-
-
-def counted_by_iptables(server: Namespace, command: str) -> int:
-    listing = server.run(command, "-t", "raw", "-L", "PREROUTING", "-v", "-x", "-n")
-    found = re.search(r"^\s*(\d+)\s+\d+.*length", listing, re.MULTILINE)
-    assert found, listing
-    return int(found[1])
-
-
-@pytest.mark.parametrize(
-    ("family", "command"), [(Family.IPV4, "iptables"), (Family.IPV6, "ip6tables")]
-)
-def test_big_tcp_agrees_with_iptables_and_the_interface(
-    probes: Probes, family: Family, command: str
-) -> None:
-    """The kernel's own selftest counts big packets with `-m length`: so many,
-    no more and no fewer, do we; and as many bytes as the interface."""
-    with pair() as stand:
-        stand.set_sizes(BIG)
-        rule = ["-p", "tcp", "-m", "length", "!", "--length", "0:65535"]
-        stand.server.run(command, "-t", "raw", "-A", "PREROUTING", *rule)
-        with transfer(stand, family, 64 << 20):
-            received = seen(probes, stand.server, Hook.NETIF_RECEIVE_SKB, family)
-            sent = seen(probes, stand.client, Hook.NET_DEV_START_XMIT, family)
-            expected = counted_by_iptables(stand.server, command)
-            links = stand.client.call(Rtnetlink)
-            with contextlib.closing(links):
-                eth0 = next(link for link in links.links() if link.name == "eth0")
-    # A packet of exactly 65,536 bytes is not yet big for us, but above 65,535: the
-    # last slot below the edge has it, with few others, in most runs with none.
-    for counted in (received.histogram, sent.histogram):
-        at_the_edge = counted.slots[counted.edges.index(65536)]
-        assert 0 <= expected - counted.above(65536) <= at_the_edge
-    # IPv4 has BIG TCP since Linux 6.3, which has a size limit for it.
-    possible = family is Family.IPV6 or eth0.sizes.gso_ipv4_max is not None
-    assert (sent.longest > 65536) == (expected > 0) == possible
-    assert sent.histogram.bytes == pytest.approx(eth0.counters.tx_bytes, rel=0.01)
-    assert sent.segments > 20 * sent.histogram.above(49152) > 0
-
-
-@pytest.mark.parametrize("mtu", [1500, 9000])
-def test_gro_merges_what_was_sent_in_pieces(probes: Probes, mtu: int) -> None:
-    """Without TSO every wire packet is an skb of its own; GRO makes few of them,
-    whose segments are exactly those packets."""
-    with pair(mtu) as stand:
-        stand.set_sizes(BIG)
-        stand.client.run("ethtool", "-K", "eth0", "tso", "off", "gso", "off")
-        stand.server.run("ethtool", "-K", "eth0", "gro", "on")
-        with transfer(stand, Family.IPV4, 32 << 20):
-            sent = seen(probes, stand.client, Hook.NET_DEV_START_XMIT, Family.IPV4)
-            got = seen(probes, stand.server, Hook.NETIF_RECEIVE_SKB, Family.IPV4)
-            wire = seen(probes, stand.server, Hook.NAPI_GRO_RECEIVE_ENTRY, Family.IPV4)
-    assert sent.longest == mtu
-    assert sent.segments == sent.histogram.count
-    # veth's ring may drop: what entered GRO is what must come out of it
-    assert wire.histogram.count <= sent.histogram.count
-    assert wire.longest == mtu
-    assert got.segments == wire.histogram.count
-    assert got.histogram.count < wire.histogram.count
-    assert got.longest > mtu
 
 
 def test_equal_names_and_indexes_stay_apart(probes: Probes) -> None:
