@@ -2,7 +2,9 @@
 """N skbs of known lengths go in; exactly those counts come out."""
 
 import contextlib
+import socket
 from bisect import bisect_left
+from functools import partial
 
 import pytest
 
@@ -14,7 +16,14 @@ from agent.snapshot.collector import Collector
 from agent.snapshot.model import Family, Hook, Lengths, Scope
 from tests.kernel.frames import N, frame, gso_frame, ip_packet, send_frames
 from tests.kernel.nodes import FAMILIES
-from tests.stand import quiet_pair, seen
+from tests.stand import quiet_pair, row_of, seen
+
+LIMITS = {
+    "gso_max": 100_000,
+    "gro_max": 110_000,
+    "gso_ipv4_max": 120_000,
+    "gro_ipv4_max": 130_000,
+}
 
 
 def expect(lengths: Lengths, sizes: list[int], segments: int = 1) -> None:
@@ -72,6 +81,45 @@ def test_big_is_what_is_above_64_kib(probes: Probes, family: Family, tags: int) 
     expect(sent, sizes, segments)
     expect(got, sizes, segments)
     expect(queued, [65537, 66000] * N, segments)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_row_tells_the_limit_that_holds_now(probes: Probes, family: Family) -> None:
+    """The sender's of GSO, the receiver's of GRO; of IPv4 before Linux 6.3: 64 KiB."""
+    packet = frame(family, ip_packet(family, 100))
+    with quiet_pair() as (client, server):
+        for number, limits in enumerate(({}, LIMITS), start=1):
+            client.set_size("eth0", **limits)
+            server.set_size("eth0", **limits)
+            send_frames(client, [packet])
+            wait_for(probes, server, family, number)
+            reading = probes.read()
+            sent = row_of(reading, client, Hook.NET_DEV_START_XMIT, family)
+            got = row_of(reading, server, Hook.NETIF_RECEIVE_SKB, family)
+            assert sent
+            assert got
+            sizes = client.sizes("eth0")
+            if family is Family.IPV6:
+                assert (sent.limit, got.limit) == (sizes.gso_max, sizes.gro_max)
+            else:
+                assert sent.limit == (sizes.gso_ipv4_max or 65536)
+                assert got.limit == (sizes.gro_ipv4_max or 65536)
+
+
+def test_loopback_is_left_out(probes: Probes) -> None:
+    """Its skbs are above 64 KiB without any BIG TCP."""
+    with namespaces("alone") as (alone,):
+        for kind, address in (
+            (socket.AF_INET, "127.0.0.1"),
+            (socket.AF_INET6, "::1"),
+        ):
+            with alone.call(partial(socket.socket, kind, socket.SOCK_DGRAM)) as udp:
+                udp.bind((address, 5000))
+                udp.settimeout(10)
+                for _ in range(N):
+                    udp.sendto(bytes(100), (address, 5000))
+                    assert len(udp.recv(1000)) == 100
+        assert not any(key.device.netns == alone.cookie for key in probes.read().rows)
 
 
 def test_equal_names_and_indexes_stay_apart(probes: Probes) -> None:
