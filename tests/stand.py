@@ -6,20 +6,33 @@ from contextlib import contextmanager
 
 from agent.kernel.probes import Probes
 from agent.lab.netns import Namespace, namespaces, veth
-from agent.snapshot.model import Family, Hook, Lengths
+from agent.snapshot.model import Family, Hook, Lengths, Reading, Row
+
+
+def row_of(
+    reading: Reading,
+    namespace: Namespace,
+    hook: Hook,
+    family: Family,
+    name: str = "eth0",
+) -> Row | None:
+    """The row of a device of a namespace."""
+    for key, row in reading.rows.items():
+        # Whose it is, the kernel tells a moment after the first skb.
+        device = reading.devices.get(key.device)
+        if device is None or (device.id.netns, device.name) != (namespace.cookie, name):
+            continue
+        if (key.hook, key.family) == (hook, family):
+            return row
+    return None
 
 
 def seen(
     probes: Probes, namespace: Namespace, hook: Hook, family: Family, name: str = "eth0"
 ) -> Lengths:
     """What a hook counted on a device of a namespace."""
-    reading = probes.read()
-    for key, row in reading.rows.items():
-        device = reading.devices[key.device]
-        at = (key.hook, key.family, device.id.netns, device.name)
-        if at == (hook, family, namespace.cookie, name):
-            return row.lengths
-    return Lengths.empty(reading.edges)
+    row = row_of(probes.read(), namespace, hook, family, name)
+    return row.lengths if row else Lengths.empty(probes.edges)
 
 
 def write_sysctl(namespace: Namespace, name: str, value: str) -> None:

@@ -219,6 +219,13 @@ def veth(
     )
     right.ip(f"link set {right_name} up")
 
+    # The kernel tells the left end in its own time that there is another: until
+    # then its qdisc drops what it is given, and no sender hears of it.
+    def sends() -> bool:
+        return " qdisc noop " not in left.run("ip", "-o", "link", "show", left_name)
+
+    wait_until(sends, f"{left_name} to be up")
+
 
 @dataclass(frozen=True)
 class Stand:

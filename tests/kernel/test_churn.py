@@ -8,7 +8,7 @@ from agent.kernel.probes import Probes
 from agent.lab.netns import namespaces, veth, wait_until
 from agent.snapshot.collector import GRACE_SECONDS, Collector
 from agent.snapshot.model import Family, Hook, Scope
-from tests.kernel.test_counts import N, ethernet, ip_packet, send_frames
+from tests.kernel.frames import N, frame, ip_packet, send_frames
 from tests.stand import write_sysctl
 
 BATCHES, PODS = 10, 50
@@ -20,7 +20,7 @@ def lxc(rtnetlink: Rtnetlink) -> list[str]:
 
 def test_500_pods_come_and_go(probes: Probes) -> None:
     now = 0.0
-    packet = ethernet(Family.IPV4, ip_packet(Family.IPV4, 100))
+    packet = frame(Family.IPV4, ip_packet(Family.IPV4, 100))
     with namespaces("node") as (node,):
         write_sysctl(node, "ipv6/conf/default/disable_ipv6", "1")
         rtnetlink = node.call(Rtnetlink)

@@ -3,7 +3,6 @@
 
 import contextlib
 import os
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,21 +11,22 @@ import pytest
 from agent.kernel.probes import Probes
 from agent.lab.netns import Namespace, namespaces, wait_until
 from agent.snapshot.model import Family, Hook, Lengths, RowKey
-from tests.kernel.test_counts import ethernet, ip_packet
+from tests.kernel.frames import frame, gso_frame, ip_packet, packet_socket
 from tests.stand import write_sysctl
 
 DEVICES = 300  # with two families: rows for more than twice the slots
 ROUNDS = 10
+HOOKS = [Hook.NET_DEV_START_XMIT, Hook.NET_DEV_QUEUE]  # which has only big ones
 
 
-@pytest.fixture(scope="module")
-def restless() -> Iterator[Probes]:
+@pytest.fixture(params=HOOKS)
+def restless(request: pytest.FixtureRequest) -> Iterator[Probes]:
     """Probes whose rows give way as soon as the clock has ticked."""
-    with Probes.load([Hook.NET_DEV_START_XMIT], IDLE_JIFFIES=1) as probes:
+    with Probes.load([request.param], IDLE_JIFFIES=1) as probes:
         yield probes
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def bridges() -> Iterator[Namespace]:
     """A namespace with bridges without ports, which drop what they are sent."""
     with namespaces("bridges") as (namespace,):
@@ -46,16 +46,23 @@ def mine(probes: Probes, namespace: Namespace) -> dict[RowKey, Lengths]:
     }
 
 
-def send(namespace: Namespace, devices: int) -> None:
+def frame_for(probes: Probes, family: Family, number: int) -> bytes:
+    """What its hook counts: of two segments where that must be a big one."""
+    if Hook.NET_DEV_QUEUE in probes.attached:
+        return gso_frame(family, 70_000 + number, 60_000)
+    return frame(family, ip_packet(family, 100 + number))
+
+
+def send(probes: Probes, namespace: Namespace, devices: int) -> None:
     """A packet of each family to each device, all from one CPU."""
 
     def inside() -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # of this thread
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        with packet_socket() as raw:
             for number in range(devices):
                 for family in (Family.IPV4, Family.IPV6):
-                    frame = ethernet(family, ip_packet(family, 100 + number))
-                    raw.sendto(frame, (f"br{number}", 0))
+                    packet = frame_for(probes, family, number)
+                    raw.sendto(packet, (f"br{number}", 0))
 
     namespace.call(inside)
 
@@ -72,7 +79,7 @@ def all_rows(probes: Probes, namespace: Namespace) -> dict[RowKey, int]:
     """
 
     def complete() -> dict[RowKey, int]:
-        send(namespace, DEVICES)
+        send(probes, namespace, DEVICES)
         rows = counts(probes, namespace)
         return rows if len(rows) == 2 * DEVICES else {}
 
@@ -87,7 +94,7 @@ def test_rows_that_take_turns_are_counted_exactly(
     last = dict(before)
     with ThreadPoolExecutor(1) as sender:
         for number in range(1, ROUNDS + 1):
-            sending = sender.submit(send, bridges, DEVICES)
+            sending = sender.submit(send, restless, bridges, DEVICES)
             while not sending.done():
                 with contextlib.suppress(OSError):  # all move at once: none is told
                     for key, count in counts(restless, bridges).items():
@@ -98,23 +105,27 @@ def test_rows_that_take_turns_are_counted_exactly(
             assert now.keys() == before.keys()
             for key, lengths in now.items():
                 count = before[key] + number
-                assert lengths.histogram.count == lengths.segments == count
+                assert lengths.histogram.count == count
                 assert lengths.histogram.bytes == count * lengths.longest
+                big = lengths.longest > 65536
+                assert big == (key.hook is Hook.NET_DEV_QUEUE)
+                assert lengths.histogram.big_bytes == big * lengths.histogram.bytes
+                assert lengths.segments == (2 if big else 1) * count
 
 
 def test_what_was_forgotten_stays_so_while_it_stands_on_the_fast_lane(
     restless: Probes, bridges: Namespace
 ) -> None:
-    send(bridges, 1)
+    send(restless, bridges, 1)
     keys = list(counts(restless, bridges))
     restless.forget(keys, {key.device for key in keys})
     assert not counts(restless, bridges)
-    send(bridges, 1)  # it was only silent
+    send(restless, bridges, 1)  # it was only silent
     assert counts(restless, bridges) == dict.fromkeys(keys, 1)
     restless.forget(keys, {key.device for key in keys})
     before = all_rows(restless, bridges)
     for number in range(1, ROUNDS + 1):  # until others have taken its slots
-        send(bridges, DEVICES)
+        send(restless, bridges, DEVICES)
         assert counts(restless, bridges) == {
             key: count + number for key, count in before.items()
         }
@@ -123,7 +134,7 @@ def test_what_was_forgotten_stays_so_while_it_stands_on_the_fast_lane(
 def test_a_full_map_leaves_no_device_behind(bridges: Namespace) -> None:
     """Who cannot be recorded is counted, and takes no room."""
     with Probes.load([Hook.NET_DEV_START_XMIT], MAX_ROWS=16) as small:
-        send(bridges, 20)
+        send(small, bridges, 20)
         reading = small.read()
         assert len(reading.rows) <= 16
         assert {key.device for key in reading.rows} == set(reading.devices)

@@ -3,7 +3,6 @@
 
 import contextlib
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from agent.kernel.loader import Loader
 from agent.kernel.probes import Probes
 from agent.lab.netns import Namespace, namespaces, wait_until
 from agent.snapshot.model import Family, Hook
-from tests.kernel.test_counts import ethernet, ip_packet
+from tests.kernel.frames import frame, ip_packet, packet_socket
 from tests.stand import write_sysctl
 
 SKBS = 11
@@ -58,13 +57,13 @@ def spend(cgroup: Path) -> None:
 
 def send(namespace: Namespace) -> None:
     """So many skbs to each device, all from one CPU."""
-    frame = ethernet(Family.IPV4, ip_packet(Family.IPV4, 100))
+    packet = frame(Family.IPV4, ip_packet(Family.IPV4, 100))
 
     def inside() -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # of this thread
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        with packet_socket() as raw:
             for i in range(DEVICES * SKBS):
-                raw.sendto(frame, (f"br{i % DEVICES}", 0))
+                raw.sendto(packet, (f"br{i % DEVICES}", 0))
 
     namespace.call(inside)
 

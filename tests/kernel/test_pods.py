@@ -3,7 +3,6 @@
 
 import contextlib
 import os
-import struct
 from bisect import bisect_left
 from collections.abc import Iterator
 from functools import partial
@@ -11,12 +10,12 @@ from functools import partial
 import pytest
 
 from agent.kernel.links import Rtnetlink
-from agent.kernel.pods import packed
 from agent.kernel.probes import Probes
 from agent.lab.netns import namespaces, wait_until
 from agent.snapshot.collector import Collector
 from agent.snapshot.model import OTHER_PODS, Family, Hook, Lengths
 from agent.snapshot.pods import PodName, PodTraffic, traffic_of
+from tests.kernel.frames import N, frame, ip_packet, send_frames
 from tests.kernel.nodes import (
     FAMILIES,
     Node,
@@ -26,7 +25,6 @@ from tests.kernel.nodes import (
     transfer,
     two_nodes,
 )
-from tests.kernel.test_counts import N, ethernet, ip_packet, send_frames
 from tests.stand import quiet_pair, seen
 
 HOOKS = [Hook.NET_DEV_START_XMIT, Hook.NETIF_RECEIVE_SKB]
@@ -134,19 +132,6 @@ def test_ebpf_host_routing_leaves_no_receive_event_of_the_pod() -> None:
             assert after.since(before).histogram.count == expected
 
 
-def packet_to(family: Family, address: str, size: int) -> bytes:
-    """With a checksum: a bridge may hand nothing else to netfilter."""
-    packet = bytearray(ip_packet(family, size))
-    if family is Family.IPV6:
-        packet[24:40] = packed(address)
-        return bytes(packet)
-    packet[16:20] = packed(address)[12:]
-    total = sum(struct.unpack(">10H", packet[:20]))
-    total = (total & 0xFFFF) + (total >> 16)
-    packet[10:12] = struct.pack(">H", 0xFFFF - total)
-    return bytes(packet)
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("tags", [0, 1, 2])
 @pytest.mark.parametrize("bridged", [False, True])
@@ -175,9 +160,9 @@ def test_once_behind_vlan_tags_and_a_bridge(
         load = Probes.load(HOOKS, pods_of=node.cookie)
         with load as probes:
             probes.set_pod_addresses({pod: 99})
-            packets = [packet_to(family, pod, 700)] * N
-            packets.append(packet_to(family, other, 700))
-            send_frames(client, [ethernet(family, packet, tags) for packet in packets])
+            packets = [ip_packet(family, 700, pod)] * N
+            packets.append(ip_packet(family, 700, other))
+            send_frames(client, [frame(family, packet, tags) for packet in packets])
 
             def arrived() -> bool:
                 last = "br0" if bridged and not tags else "eth0"
@@ -197,8 +182,8 @@ def test_an_address_that_cannot_be_read_is_told() -> None:
         load = Probes.load(HOOKS, pods_of=node.cookie)
         with load as probes:
             probes.set_pod_addresses({"10.9.9.9": 99})
-            packet = ethernet(Family.IPV4, packet_to(Family.IPV4, "10.9.9.9", 8000))
-            send_frames(client, [packet] * N)
+            packet = ip_packet(Family.IPV4, 8000, "10.9.9.9")
+            send_frames(client, [frame(Family.IPV4, packet)] * N)
 
             def told() -> bool:
                 return probes.read().unrecorded["no_address"] == N
