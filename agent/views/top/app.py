@@ -35,6 +35,7 @@ _TEXTS = ("findings", "histogram", "help")  # panes of text; the other is the ta
 class TopApp(App[AgentError | int]):
     """Ends with 0, with 130 for Ctrl-C, or with what makes it impossible to go on."""
 
+    AUTO_FOCUS = None  # a widget with the focus would take keys of ours to scroll
     ENABLE_COMMAND_PALETTE = False
     CSS = """
     Screen { background: ansi_default; color: ansi_default; layout: vertical; }
