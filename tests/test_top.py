@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +13,12 @@ import pytest
 
 from agent.inquiry import LOCAL_AGENT
 from agent.lab.demo import BIG
-from agent.lab.netns import chain
+from agent.lab.netns import chain, wait_until
 from agent.lab.netperf import MESSAGE_BYTES, PORT, serve
 from agent.record.lines import Writer
 from tests.process import COMMAND, agent, nobody
 from tests.terminal import Terminal, terminal
-from tests.views.top.fakes import BEGAN, FakeAgent, flows, picture
+from tests.views.top.fakes import BEGAN, FakeAgent, Flow, flows, picture
 
 
 def top(*argv: str, prefix: tuple[str, ...] = ()) -> tuple[int, str, str]:
@@ -223,6 +224,61 @@ def test_the_terminal_is_as_it_was(url: str, end: str | int, code: int) -> None:
         assert restored(screen)
 
 
+def test_it_can_be_suspended(url: str) -> None:
+    """Ctrl-Z gives the terminal back; in the foreground again, all is drawn anew."""
+    with terminal(COMMAND, "top", "--url", url) as screen:
+        before = screen.attributes
+        screen.wait_for("Linux 6.18.44")
+        stat = Path(f"/proc/{screen.process.pid}/stat")
+        for _ in range(2):
+            screen.type("\x1a")
+            wait_until(lambda: ") T " in stat.read_text(), "it to be stopped")
+            screen.drain(0.1)
+            assert screen.attributes == before
+            assert restored(screen)
+            seen = len(screen.text)
+            screen.process.send_signal(signal.SIGCONT)
+            for text in ("\x1b[?1049h", "Linux 6.18.44", "uplink", "quit"):
+                screen.wait_for(text, after=seen)
+        screen.type("q")
+        assert screen.end() == 0
+        assert screen.attributes == before
+
+
+@pytest.mark.parametrize("end", ["q", "\x03", signal.SIGTERM])
+def test_a_slow_line(end: str | int) -> None:
+    """It takes a sixth of what there is to draw: frames are left out, none is old."""
+    rows = [Flow(f"lxc{n:03}", ifindex=n, small=n) for n in range(1, 301)]
+    began = time.time() - 1
+
+    def answer() -> dict[str, object]:
+        for row in rows:
+            row.small = (row.small * 7 + 1) % 9999
+        return picture(time.time() - began, rows, started=began)
+
+    agent = FakeAgent(answer)
+    argv = (COMMAND, "top", "--url", agent.url, "--interval", "0.2")
+    size = {"columns": 200, "lines": 60}
+    with (
+        agent.serving(),
+        terminal(*argv, **size, env={"TZ": "UTC"}) as screen,
+    ):
+        before = screen.attributes
+        screen.read_slowly(20, 16_000, until="Linux")
+        screen.read_slowly(8 if end == "q" else 3, 16_000)
+        clock = re.findall(r"(\d\d):(\d\d):(\d\d)", screen.text)[-1]
+        hours, minutes, seconds = map(int, clock)
+        assert (time.time() - 3600 * hours - 60 * minutes - seconds) % 86400 < 5
+        if isinstance(end, str):
+            screen.type(end)
+        else:
+            screen.process.send_signal(end)
+        assert screen.read_slowly(20, 16_000, until="\x1b[?1049l") < 3
+        assert screen.end() == (130 if end == "\x03" else 0)
+        assert screen.attributes == before
+        assert restored(screen)
+
+
 def test_a_terminal_without_colour(url: str) -> None:
     flags = ("--url", url, "--interval", "0.1")
     with terminal(COMMAND, "top", *flags, env={"NO_COLOR": "1"}) as screen:
@@ -298,8 +354,7 @@ def test_an_agent_is_killed_and_started_again_while_we_watch() -> None:
                 again = stand.server.start(COMMAND, "run", "--listen", f":{port}")
                 seen = len(screen.text)
                 # Only where there is no problem stands who answers.
-                while "as seen by" not in screen.text[seen:]:
-                    assert screen.read(30)
+                screen.wait_for("as seen by", after=seen)
                 assert load.poll() is None
                 screen.type("q")
                 assert screen.end() == 0

@@ -17,6 +17,7 @@ from textual.widgets import Input
 from agent.errors import AgentError, Exit
 from agent.views.arrange import View
 from agent.views.top import texts
+from agent.views.top.driver import SlowLineDriver
 from agent.views.top.feed import Feed, Missed, Told
 from agent.views.top.header import Status, header
 from agent.views.top.histogram import LOW, histogram_lines
@@ -55,7 +56,8 @@ class TopApp(App[AgentError | int]):
             self.told = told
 
     def __init__(self, feed: Feed, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(ansi_color=True)  # else NO_COLOR would be shades of grey
+        # Without ansi_color NO_COLOR would be shades of grey.
+        super().__init__(driver_class=SlowLineDriver, ansi_color=True)
         self.theme = "ansi-dark"  # the terminal's own colours, on dark and light
         self.view = View()
         self.pane = "traffic"
@@ -122,6 +124,8 @@ class TopApp(App[AgentError | int]):
     def on_resize(self) -> None:
         """Everything depends on the size."""
         self.draw()
+        # Textual forgets a layout that comes while nothing may be drawn.
+        self.screen.refresh(layout=True)
 
     def draw(self) -> None:
         """All that can be seen; what did not change is not drawn again."""

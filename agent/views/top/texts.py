@@ -35,7 +35,7 @@ KEYS = (
     ("F Tab", "findings: what is wrong, why, what to do"),
     ("Space", "pause: nothing is asked, nothing recorded"),
     ("+ -", "longer or shorter interval"),
-    ("q Ctrl-C", "quit"),
+    ("q Ctrl-C", "quit; Ctrl-Z: suspend"),
 )
 REPLAY_KEYS = (
     ("Left Right", "back and on; Home and End: to the ends of the record"),
