@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`top` as a user starts it: in a pipe, on a terminal, and with bad input."""
 
+import contextlib
 import json
 import re
 import signal
@@ -136,6 +137,87 @@ def test_replay_in_a_pipe(record: Path) -> None:
     assert (code, told.count(f"as seen by {record}")) == (0, 2)
 
 
+def test_replay_across_a_restart(tmp_path: Path) -> None:
+    """As one interval, the time without an agent is left out, and no rate is absurd."""
+    path = tmp_path / "a.jsonl"
+    with Writer(str(path)) as writer:
+        for second in range(1, 4):
+            writer.add(picture(second, flows()))
+        for second in range(7, 10):  # its counters are 7 s older than it is
+            age = second - 7
+            writer.add(picture(second, flows(), started=BEGAN + 60, uptime=age))
+    code, told, _ = top("--replay", str(path), "--once", "-o", "json")
+    whole = json.loads(told)
+    assert (code, whole["seconds"]) == (0, 4)
+    code, told, _ = top("--replay", str(path), "-o", "json")
+    documents = [json.loads(line) for line in told.splitlines()]
+    assert [each["time"] - BEGAN for each in documents] == [2, 3, 68, 69]
+    for document in (whole, *documents):
+        by_device = {row["device"]: row for row in document["rows"]}
+        assert by_device["eth2"]["bytes_per_second"] == 20 * 80_000
+    other = tmp_path / "b.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    other.write_text("".join(lines[i] for i in (0, 1, 4)))
+    for flags in ((), ("--once",)):
+        code, told, said = top("--replay", str(other), *flags)
+        assert (code, told) == (1, "")
+        assert "holds no interval: one sample, or a restart between them" in said
+
+
+def test_without_a_terminal_it_outlives_the_agent(tmp_path: Path) -> None:
+    """It says so once, asks until one is back, and records what that says."""
+    began = time.time() - 100
+
+    def answer() -> dict[str, object]:
+        # As an agent with a backlog: it counts for longer than it is old.
+        age = time.time() - began
+        return picture(age + 7, flows(), started=began, uptime=age)
+
+    agent, path = FakeAgent(answer), tmp_path / "a.jsonl"
+    flags = ("--url", agent.url, "--interval", "0.1", "-o", "ndjson")
+    with contextlib.ExitStack() as stack:
+        serving = stack.enter_context(contextlib.ExitStack())
+        serving.enter_context(agent.serving())
+        process = stack.enter_context(
+            subprocess.Popen(
+                [COMMAND, "top", *flags, "--record", str(path)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        stack.callback(process.kill)
+        assert process.stdout
+        assert process.stderr
+        rows = [json.loads(process.stdout.readline()) for _ in range(22)]
+        serving.close()
+        warning = process.stderr.readline()
+        assert warning.startswith(f"warning: the agent at {agent.url} answers no more")
+        assert warning.endswith("; trying again\n")
+        began = time.time()
+        stack.enter_context(agent.serving())
+        while rows[-1]["time"] < began:
+            rows.append(json.loads(process.stdout.readline()))
+        rows += [json.loads(process.stdout.readline()) for _ in range(22)]
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=10)
+    assert (process.returncode, said.strip()) == (130, "")
+    rates = [row["bytes_per_second"] for row in rows if row["device"] == "uplink"]
+    assert max(rates) < 1.1 * 700_000 * 1000
+    assert len(path.read_text().splitlines()) > 4
+
+
+@pytest.mark.parametrize("flags", [("--once",), ("--count", "3")])
+def test_so_many_intervals_are_not_waited_for(flags: tuple[str, ...]) -> None:
+    """An agent that dies in between ends a script."""
+    answers = iter([picture(1, flows()), picture(2, flows())])
+    agent = FakeAgent(lambda: next(answers, {}))
+    with agent.serving():
+        code, told, said = top("--url", agent.url, "--interval", "0.1", *flags)
+    assert (code, told) == (1, "")
+    assert "speaks another schema" in said
+
+
 def test_record_and_replay(url: str, tmp_path: Path) -> None:
     path = tmp_path / "b.jsonl"
     flags = ("--url", url, "--interval", "0.1", "--record", str(path))
@@ -190,7 +272,7 @@ def test_one_sample_is_no_time(record: Path) -> None:
     record.write_text("".join(record.read_text().splitlines(keepends=True)[:2]))
     code, told, said = top("--replay", str(record), "--once")
     assert (code, told) == (1, "")
-    assert "holds one sample: no time passed" in said
+    assert "holds no interval: one sample" in said
 
 
 # On a terminal.
@@ -324,8 +406,17 @@ def test_without_agent_and_rights() -> None:
     assert "we cannot look ourselves" in screen.text
 
 
+def rates(text: str) -> list[float]:
+    """What passed eth0 in a second, as a screen has shown it again and again."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    shown = re.findall(r"eth0 +[tr]x +v4 +\S+ +\S+ +([\d.]+)([MG]) ", plain)
+    return [float(number) * {"M": 1e6, "G": 1e9}[unit] for number, unit in shown]
+
+
 def test_an_agent_is_killed_and_started_again_while_we_watch() -> None:
-    """Real traffic through a real agent, which dies: STALE, then new rates."""
+    """Real traffic through a real agent, which dies: STALE, then new rates, none of
+    them beyond what there was before.
+    """
     with chain() as stand:
         stand.set_sizes(BIG)
         serve(stand.server, 0)
@@ -340,7 +431,11 @@ def test_an_agent_is_killed_and_started_again_while_we_watch() -> None:
             flags = ("--interval", "0.2")
             with terminal(*argv, *flags, columns=120, lines=40) as screen:
                 screen.wait_for("80,052")
-                screen.wait_for(" 99% ")
+                wait_until(
+                    lambda: screen.read(1) and len(rates(screen.text)) >= 10,
+                    "rates",
+                    30,
+                )
                 screen.type("/eth0\r")  # all at once, as over a slow line
                 screen.wait_for("only /eth0")
                 screen.type("\r")
@@ -352,9 +447,15 @@ def test_an_agent_is_killed_and_started_again_while_we_watch() -> None:
                 screen.type("\x1b")
                 port = url.rpartition(":")[2]
                 again = stand.server.start(COMMAND, "run", "--listen", f":{port}")
-                seen = len(screen.text)
+                highest, seen = max(rates(screen.text)), len(screen.text)
                 # Only where there is no problem stands who answers.
                 screen.wait_for("as seen by", after=seen)
+                wait_until(
+                    lambda: screen.read(1) and len(rates(screen.text[seen:])) >= 20,
+                    "new rates",
+                    30,
+                )
+                assert max(rates(screen.text[seen:])) < 2 * highest
                 assert load.poll() is None
                 screen.type("q")
                 assert screen.end() == 0

@@ -74,7 +74,10 @@ class Traffic:
 
     def take(self, sample: Sample) -> None:
         """The next sample; the rows are those of the time since the last one."""
-        period = sample.since(self.sample) if self.sample else None
+        self.put(sample, sample.since(self.sample) if self.sample else None)
+
+    def put(self, sample: Sample, period: Period | None) -> None:
+        """A sample, and what passed in the period that it ends."""
         self.sample = sample
         self.seconds = period.seconds if period else 0.0
         passed = period.lines if period and period.seconds else None

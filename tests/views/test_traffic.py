@@ -51,14 +51,17 @@ def test_a_sample_of_the_same_moment_has_no_rates() -> None:
 
 
 def test_an_agent_that_was_restarted_has_no_absurd_rate() -> None:
-    """Its counters are those of a second; they are neither negative nor a jump."""
+    """Its counters are older than it is: those of 7 s at an age of 0.1 s."""
     traffic = after(100, 101)
-    traffic.take(Sample.of(picture(0.5, flows(), started=BEGAN + 110)))
-    eth0 = row(traffic, "eth0")
-    assert traffic.seconds == 0.5
-    assert eth0.skbs == 21_000
-    traffic.take(Sample.of(picture(1.5, flows(), started=BEGAN + 110)))
-    assert row(traffic, "eth0").skbs == 21_000
+    trend = row(traffic, "eth0").trend
+    for uptime, skbs in ((0.1, None), (1.1, 21_000)):
+        told = picture(uptime + 7, flows(), started=BEGAN + 110, uptime=uptime)
+        traffic.take(Sample.of(told))
+        eth0 = row(traffic, "eth0")
+        assert eth0.skbs == (skbs and pytest.approx(skbs))
+        assert eth0.share == (skbs and pytest.approx(960 / 969))
+    assert eth0.trend[: len(trend)] == trend
+    assert len(eth0.trend) == len(trend) + 1
 
 
 def test_what_is_queued_has_no_share() -> None:
