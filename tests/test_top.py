@@ -64,7 +64,7 @@ def test_once(url: str) -> None:
     assert f"as seen by the agent at {url}" in told
     eth0 = next(line for line in told.splitlines() if line.startswith("eth0 "))
     assert eth0.split() == [
-        *("eth0", "tx", "v4", "192K", "21.0k", "7.75G", "99%", "80,000", "32.4"),
+        *("eth0", "tx", "v4", "192K", "21.0k", "969M", "99%", "80,000", "32.4"),
     ]
     assert "dummy0" not in told
 

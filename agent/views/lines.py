@@ -37,7 +37,7 @@ def top_text(now: Sample, period: Period, who: str) -> str:
     rows = [row for row in View().arranged(traffic.rows) if row.skbs]
     if not rows:
         return "\n".join([*lines, "", "nothing passed"])
-    heads = ["name", "hook", "IP", "limit", "skb/s", "bit/s", ">64 KiB", "longest"]
+    heads = ["name", "hook", "IP", "limit", "skb/s", "B/s", ">64 KiB", "longest"]
     cells = [
         [
             row.name,
@@ -45,7 +45,7 @@ def top_text(now: Sample, period: Period, who: str) -> str:
             row.family,
             limit(row.limit),
             si(row.skbs),
-            si(row.bits),
+            si(row.bytes),
             percent(row.share),
             f"{row.longest:,}",
             "-" if row.packets is None else f"{row.packets:.1f}",

@@ -31,7 +31,7 @@ def row(traffic: Traffic, name: str, hook: str = "tx", family: str = "v4") -> Ro
 
 def test_the_first_sample_has_no_rates() -> None:
     eth0 = row(after(100), "eth0")
-    assert (eth0.skbs, eth0.bits, eth0.share, eth0.packets) == (None,) * 4
+    assert (eth0.skbs, eth0.bytes, eth0.share, eth0.packets) == (None,) * 4
     assert (eth0.trend, eth0.longest, eth0.limit) == ((), 80_000, 196_608)
 
 
@@ -40,7 +40,7 @@ def test_rates() -> None:
     eth0 = row(traffic, "eth0")
     assert traffic.seconds == 2
     assert eth0.skbs == 21_000
-    assert eth0.bits == 8 * (9_000 * 1000 + 12_000 * 80_000)
+    assert eth0.bytes == 9_000 * 1000 + 12_000 * 80_000
     assert eth0.share == pytest.approx(960 / 969)
     assert eth0.packets == pytest.approx((9_000 + 56 * 12_000) / 21_000)
     assert row(traffic, "shop/web-6f7c9d4b8-x2x7p").share == 1

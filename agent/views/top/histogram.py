@@ -92,7 +92,7 @@ def _packets(row: Row, lately: bool) -> str:
 
 _FACTS: dict[str, Callable[[Row, bool], str]] = {
     "skb/s": lambda row, lately: si(row.skbs) if lately else DASH,
-    "bit/s": lambda row, lately: si(row.bits) if lately else DASH,
+    "B/s": lambda row, lately: si(row.bytes) if lately else DASH,
     ">64 KiB": lambda row, lately: percent(_passed(row, lately).big_share),
     "longest": lambda row, _: f"{row.longest:,} B",
     "pkt/skb": _packets,
@@ -102,7 +102,7 @@ _FEW_FACTS: dict[str, Callable[[Row, bool], str]] = {
     "skb/s": lambda row, lately: "  ".join(
         (
             _FACTS["skb/s"](row, lately),
-            f"{_FACTS['bit/s'](row, lately)} bit/s",
+            f"{_FACTS['B/s'](row, lately)} B/s",
             f"{_packets(row, lately)} pkt/skb",
         )
     ),

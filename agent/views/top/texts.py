@@ -45,7 +45,7 @@ _COLUMNS = """\
 tx is net_dev_start_xmit: what the driver gets. rx is netif_receive_skb: after GRO.
 queue is net_dev_queue: before software GSO, only skbs above 64 KiB. gro is
 napi_gro_receive_entry: each wire packet. pod rx: what a pod received, by address.
-bit/s counts L3 lengths. >64 KiB: share of the bytes in skbs above 64 KiB; trend: that
+B/s counts L3 lengths. >64 KiB: share of the bytes in skbs above 64 KiB; trend: that
 share, sample by sample. longest: since the agent began to count. pkt/skb: wire packets
 that an skb stands for. A packet passes several hooks and devices: never add up rows."""
 
