@@ -53,6 +53,22 @@ def test_what_matters_is_seen(size: tuple[int, int], key: str) -> None:
     shown(act, size)
 
 
+@pytest.mark.parametrize(
+    ("replay", "pace"), [(False, "+- interval"), (True, "←→ seek +- speed")]
+)
+def test_every_key_that_must_be_in_the_footer_is(replay: bool, pace: str) -> None:
+    """At 80 columns."""
+
+    async def act(screen: Screen) -> None:
+        screen.feed.replay = replay
+        await screen.go()
+        keys = "q quit ? help s sort / filter f IP h hook p pods space pause"
+        assert screen.lines[-1] == f"{keys} {pace}"
+        assert "F Findings 1   ↵ Histogram" in screen.text
+
+    shown(act)
+
+
 def test_before_the_first_sample() -> None:
     async def act(screen: Screen) -> None:
         screen.app.traffic.forget()
