@@ -20,7 +20,7 @@ from agent.views.top import texts
 from agent.views.top.driver import SlowLineDriver
 from agent.views.top.feed import Feed, Missed, Told
 from agent.views.top.header import Status, header
-from agent.views.top.histogram import LOW, histogram_lines
+from agent.views.top.histogram import histogram_lines
 from agent.views.top.keys import BINDINGS
 from agent.views.top.lines import Lines
 from agent.views.top.spans import BOLD
@@ -29,6 +29,7 @@ from agent.views.traffic import Row, Traffic
 
 LEAST_WIDTH, LEAST_HEIGHT = 60, 15
 _LEAST_REASONS = 20  # lines of a screen with room for them above a table
+_LEAST_REASONS_OF_TEXT = 30  # above a text
 _TICK_SECONDS = 1.0
 _TEXTS = ("findings", "histogram", "help")  # panes of text; the other is the table
 
@@ -145,7 +146,7 @@ class TopApp(App[AgentError | int]):
             self._lines("small").show(texts.plain(said, width))
             return
         rows = self.view.arranged(self.traffic.rows)
-        self.draw_header()
+        above = self.draw_header() + 1  # and the tabs
         picture = self.traffic.sample.picture if self.traffic.sample else None
         findings = len(picture["findings"]) if picture else 0
         self._lines("tabs").show(
@@ -167,11 +168,16 @@ class TopApp(App[AgentError | int]):
                 rows = [*self.traffic.rows]
                 self._opened = _again(rows, self._opened)
                 self._lines("histogram").show(
-                    histogram_lines(rows, self._opened, self.traffic.seconds, self.size)
+                    histogram_lines(
+                        rows,
+                        self._opened,
+                        self.traffic.seconds,
+                        (width, height - above - 1),
+                    )
                 )
 
-    def draw_header(self) -> None:
-        """The head; its age changes by itself."""
+    def draw_header(self) -> int:
+        """The head, whose age changes by itself; how many lines it takes."""
         age = self._clock() - self._came
         feed = self._feed
         late = age > feed.patience and not feed.paused
@@ -189,12 +195,13 @@ class TopApp(App[AgentError | int]):
             ),
             self.size.width,
             reasons=self.size.height
-            >= (LOW if self.pane in _TEXTS else _LEAST_REASONS),
+            >= (_LEAST_REASONS_OF_TEXT if self.pane in _TEXTS else _LEAST_REASONS),
         )
         widget = self._lines("header")
         if widget.styles.height is None or widget.styles.height.value != len(lines):
             widget.styles.height = len(lines)
         widget.show(lines)
+        return len(lines)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Within a text a slash is a slash."""

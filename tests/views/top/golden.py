@@ -100,9 +100,18 @@ async def paused_record(screen: Screen) -> None:
     await screen.press("space")
 
 
+async def acknowledgements(screen: Screen) -> None:
+    """What the lab's traffic looks like: both ways, and as many of them as big ones."""
+    for row in screen.feed.rows[:2]:
+        row.acks = 12_000
+    await screen.go(2)
+    await screen.press("enter")
+
+
 SCREENS: dict[str, Act] = {
     "traffic": pressed(),
     "histogram": pressed("down", "down", "enter"),
+    "acknowledgements": acknowledgements,
     "findings": pressed("F"),
     "help": pressed("question_mark"),
     "others": pressed("o", "h", "6", "0"),

@@ -69,6 +69,15 @@ def test_every_key_that_must_be_in_the_footer_is(replay: bool, pace: str) -> Non
     shown(act)
 
 
+def test_a_mark_that_has_no_line_of_its_own() -> None:
+    async def act(screen: Screen) -> None:
+        await screen.press("enter")
+        (mark,) = (line for line in screen.lines if line.startswith("   64 KiB"))
+        assert mark.endswith("  ·······················  ·······················")
+
+    shown(act, (60, 15))
+
+
 def test_before_the_first_sample() -> None:
     async def act(screen: Screen) -> None:
         screen.app.traffic.forget()
