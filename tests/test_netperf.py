@@ -227,7 +227,9 @@ def test_bad_input(flags: tuple[str, ...], code: int, why: str, stand: Stand) ->
     [
         (None, "netperf is not installed"),
         ("echo THROUGHPUT=1; echo THROUGHPUT_UNITS=Trans/s", "did not print MIN_LAT"),
-        ("echo no such option >&2; exit 3", "failed: no such option"),
+        ("echo no such host >&2; exit 3", "failed: no such host"),
+        # -x is to this one what -j is to netperf 2.4: all its usage, and code 1.
+        ("exec /usr/bin/netperf -x", "is too old: /usr/bin/netperf: invalid option"),
         ("kill -9 $$", "failed: code -9"),
     ],
 )
