@@ -16,8 +16,10 @@ from agent.kernel.probes import Probes
 from agent.lab.demo import BIG
 from agent.lab.netns import Namespace, Stand, chain, wait_until
 from agent.lab.netperf import serve
+from agent.record.measured import read
 from agent.record.netperf import Record
 from agent.snapshot.model import Family, Hook
+from tests.lab.test_netperf import RECORDED
 from tests.process import COMMAND, agent, child_of, fetch, free_port, nobody
 from tests.prometheus import tool
 from tests.stand import seen
@@ -183,6 +185,36 @@ def test_no_netperf_is_left_behind(stand: Stand, number: signal.Signals) -> None
         code = process.wait(10)
     wait_until(lambda: _name(child) != "netperf", "netperf to end")
     assert code == (-9 if number == signal.SIGKILL else 130)
+
+
+def test_a_run_that_fails_costs_only_itself(tmp_path: Path) -> None:
+    """Of five: two are measured and kept, and the command fails."""
+    (tmp_path / "netperf").write_text(
+        f"#!/bin/sh\n[ $1 = -V ] && exit\ncd {tmp_path} && echo >>runs\n"
+        "[ $(wc -l <runs) -lt 3 ] || { echo the line is cut >&2; exit 1; }\n"
+        f"cat <<END\n{RECORDED}END\n"
+    )
+    (tmp_path / "netperf").chmod(0o755)
+    path = tmp_path / "record.json"
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        done = subprocess.run(
+            [
+                *(COMMAND, "netperf", "--url", nobody(), "--record", str(path)),
+                *("--server", f"127.0.0.1:{somebody.getsockname()[1]}"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert "medians of 2 of 5 runs of 3 s" in done.stdout
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert error == "error: netperf to 127.0.0.1 failed: the line is cut"
+    record = Record.of(json.loads(path.read_text()))
+    assert len(record.families["ipv4"].runs) == 2
+    assert read(str(path)).about["runs"] == "2 of 5"
 
 
 def _name(pid: int | None) -> str:
