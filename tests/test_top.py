@@ -265,7 +265,7 @@ def test_nobody_there() -> None:
     url = nobody()
     code, told, said = top("--url", url)
     assert (code, told) == (4, "")
-    assert said.startswith(f"error: no agent answers at {url} (")
+    assert said.startswith(f"error: no agent answers at {url} (connection refused)\n")
 
 
 def test_one_sample_is_no_time(record: Path) -> None:
