@@ -14,7 +14,7 @@ import pytest
 
 from agent.inquiry import LOCAL_AGENT
 from agent.lab.demo import BIG
-from agent.lab.netns import chain, wait_until
+from agent.lab.netns import Stand, chain, pair, wait_until
 from agent.lab.netperf import MESSAGE_BYTES, PORT, serve
 from agent.record.lines import Writer
 from tests.process import COMMAND, agent, nobody
@@ -74,6 +74,7 @@ def test_json(url: str) -> None:
     assert (code, said) == (0, "")
     document = json.loads(told)
     assert document["schema"] == "bigtcp.top/v1"
+    assert document["source"] == f"the agent at {url}"
     assert document["seconds"] == 1
     assert document["findings"] == ["C09"]
     assert document["families"]["ipv4"]["state"] == "segmented"
@@ -404,6 +405,51 @@ def test_without_agent_and_rights() -> None:
     assert "\x1b" not in screen.text
     assert screen.text.startswith(f"error: no agent answers at {LOCAL_AGENT} (")
     assert "we cannot look ourselves" in screen.text
+
+
+@pytest.fixture(scope="module")
+def busy() -> Iterator[Stand]:
+    """Two namespaces between which big packets pass, and no agent."""
+    with pair() as stand:
+        stand.set_sizes(BIG)
+        serve(stand.server, 0)
+        address, size = stand.addresses["ipv4"], str(MESSAGE_BYTES)
+        stand.client.start(
+            *("netperf", "-4", "-H", address, "-p", str(PORT), "-l", "600"),
+            *("-t", "TCP_RR", "--", "-r", f"{size}:{size}"),
+        )
+        yield stand
+
+
+def test_without_an_agent_it_counts_itself(busy: Stand) -> None:
+    done = busy.client.run(COMMAND, "top", "--once", "-o", "json", "--interval", "0.5")
+    document = json.loads(done)
+    assert document["source"] == "our own probes"
+    assert 0.4 < document["seconds"] < 5
+    rows = {
+        (row["device"], row["hook"], row["scope"]): row
+        for row in document["rows"]
+        if row["ip_family"] == "ipv4"
+    }
+    for hook in ("net_dev_start_xmit", "netif_receive_skb"):
+        row = rows["eth0", hook, "node"]
+        assert row["skbs_per_second"] > 100
+        assert row["big_share"] > 0.9
+        assert row["longest"] == MESSAGE_BYTES + 52
+    assert "as seen by our own probes" in busy.client.run(COMMAND, "top", "--once")
+
+
+def test_without_an_agent_there_is_a_screen(busy: Stand) -> None:
+    argv = busy.client.command(COMMAND, "top", "--interval", "0.2")
+    with terminal(*argv) as screen:
+        before = screen.attributes
+        screen.wait_for("as seen by our own probes")
+        screen.wait_for("80,052")
+        screen.type("\r")
+        screen.wait_for("above: only with BIG TCP")
+        screen.type("q")
+        assert screen.end() == 0
+        assert screen.attributes == before
 
 
 def rates(text: str) -> list[float]:

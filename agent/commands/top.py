@@ -190,7 +190,7 @@ def _print(
     forms: dict[str, Callable[[Sample, Period], str]] = {
         "table": lambda now, period: top_text(now, period, who),
         "json": lambda now, period: json.dumps(
-            top_document(now, period), indent=indent
+            top_document(now, period, who), indent=indent
         ),
         "ndjson": lambda now, period: "\n".join(top_rows(now, period)),
     }

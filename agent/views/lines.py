@@ -55,8 +55,9 @@ def top_text(now: Sample, period: Period, who: str) -> str:
     return "\n".join([*lines, "", *table([[*heads, "pkt/skb"], *cells])])
 
 
-def top_document(now: Sample, period: Period) -> dict[str, Any]:
-    """One object: the node, its verdicts, and a row per device, hook and family.
+def top_document(now: Sample, period: Period, who: str) -> dict[str, Any]:
+    """One object: who tells it, the node, its verdicts, and a row per device, hook and
+    family.
 
     Within a version of the schema members are only added.
     """
@@ -66,6 +67,7 @@ def top_document(now: Sample, period: Period) -> dict[str, Any]:
         "schema": SCHEMA,
         "time": now.taken,
         "seconds": period.seconds,
+        "source": who,
         "node": picture.get("node", ""),
         "kernel": picture["kernel"],
         "cilium": cilium["version"] if cilium else None,
