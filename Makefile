@@ -38,9 +38,10 @@ format: $(VENV)/dev ## put Python and C into our format
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $$(git ls-files '*.[ch]')
 
-bench: $(VENV)/dev ## what a hook, a start and a scrape cost
+bench: $(VENV)/dev ## what a hook, a start, a scrape and a screen cost
 	.ci/packages bpftrace
 	$(SUDO) $(BIN)/python -m tests.bench $(ARGS)
+	$(SUDO) $(BIN)/python -m tests.bench.top
 
 test-kernels: ## load, count and read on Debian's 6.1 and 6.12 kernels (QEMU)
 	tests/vm/run --timeout 1200 6.1 6.12 -- sh -ec 'pytest="python -m pytest -q -p no:cacheprovider"; \

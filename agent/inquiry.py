@@ -95,6 +95,13 @@ def fetch(url: str, seconds: float | None) -> dict[str, Any]:
     return found
 
 
+def why(err: OSError) -> str:
+    """Why `fetch` got no answer, in words: urllib wraps errors, and has numbers."""
+    reason = getattr(err, "reason", err)
+    said = getattr(reason, "strerror", None) or str(reason)
+    return said[:1].lower() + said[1:]
+
+
 def _is_address(url: str) -> bool:
     try:
         parts = urlsplit(url)
@@ -125,7 +132,7 @@ def asked(url: str | None, where: Cluster) -> Iterator[Asked]:
     try:
         fetch(url, None)
     except OSError as err:
-        unreachable = getattr(err, "reason", err)
+        unreachable = why(err)
     else:
         yield Asked(
             f"the agent at {url}",
@@ -166,6 +173,6 @@ def _again(url: str, seconds: float | None) -> dict[str, Any]:
         return fetch(url, seconds)
     except OSError as err:
         raise UnreachableError(
-            f"the agent at {url} answers no more: {getattr(err, 'reason', err)}",
+            f"the agent at {url} answers no more: {why(err)}",
             "see its log, then try again",
         ) from err

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from agent import __version__
+from agent.errors import AgentError
 from agent.kernel.links import Rtnetlink
 from agent.lab import netperf, netserver
 from agent.lab.machine import machine
@@ -86,17 +87,26 @@ def measure(
     server: Server,
     witness: Witness,
     progress: Callable[[str], None],
-) -> Record:
-    """All runs, the families in turns. AgentError where one fails."""
+) -> tuple[Record, AgentError | None]:
+    """All runs, the families in turns; up to one that fails, and why that did.
+
+    AgentError where it is the first.
+    """
     taken = time.time()
     runs = _Runs(test, server, witness)
     found: dict[Family, list[Run]] = {family: [] for family in server.addresses}
-    for number in range(test.repeats):
-        for family, its in found.items():
-            progress(f"{family}: run {number + 1} of {test.repeats}")
-            its.append(runs.run(family))
+    failed = None
+    try:
+        for number in range(test.repeats):
+            for family, its in found.items():
+                progress(f"{family}: run {number + 1} of {test.repeats}")
+                its.append(runs.run(family))
+    except AgentError as err:
+        if not any(found.values()):
+            raise
+        failed = err
     last = runs.last
-    return Record(
+    record = Record(
         name=name,
         taken=taken,
         version=__version__,
@@ -109,10 +119,12 @@ def measure(
         families={
             family: Series(server.addresses[family], tuple(its))
             for family, its in found.items()
+            if its
         },
         devices=_devices(),
         node=_node(last, witness),
     )
+    return record, failed
 
 
 def own_netns() -> int:

@@ -57,11 +57,22 @@ class Live:
                 self.notice = self.problem
         return sample
 
-    def samples(self, interval: float) -> Iterator[Sample]:
-        """One after the other, `interval` seconds apart, for ever."""
+    def samples(
+        self, interval: float, missed: Callable[[AgentError], None] | None
+    ) -> Iterator[Sample]:
+        """One after the other, `interval` seconds apart, for ever. `missed` is told
+        why there is none; without it that is the end, and raised.
+        """
         due = time.monotonic()
         while True:
-            yield self.sample()
+            try:
+                sample = self.sample()
+            except AgentError as err:
+                if not missed:
+                    raise
+                missed(err)
+            else:
+                yield sample
             due = max(due + interval, time.monotonic())
             time.sleep(max(0.0, due - time.monotonic()))
 

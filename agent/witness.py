@@ -35,7 +35,7 @@ class Witness:
         except AgentError as err:
             why = err.message
         except OSError as err:
-            why = f"no agent answers at {self.url} ({getattr(err, 'reason', err)})"
+            why = f"no agent answers at {self.url} ({inquiry.why(err)})"
         except ValueError as err:
             why = f"the agent at {self.url} did not answer as ours does: {err}"
         self._answers = False

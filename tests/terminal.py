@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -21,20 +22,32 @@ class Terminal:
         self.text = ""
         self._fd = fd
 
-    def read(self, seconds: float) -> bool:
+    def read(self, seconds: float, most: int = 1 << 16) -> bool:
         """Wait so long for more; False where there is none, or never will be."""
         if not select.select([self._fd], [], [], seconds)[0]:
             return False
         try:
-            self.text += os.read(self._fd, 1 << 16).decode(errors="replace")
+            self.text += os.read(self._fd, most).decode(errors="replace")
         except OSError:  # the program has ended
             return False
         return True
 
-    def wait_for(self, text: str, seconds: float = 20.0) -> float:
-        """Wait until this was written; how long it took."""
+    def read_slowly(self, seconds: float, rate: int, until: str = "") -> float:
+        """Read for so long, or until this was written, so many bytes a second, as
+        over a slow line; how long it took.
+        """
+        begun, seen = time.monotonic(), len(self.text)
+        while (taken := time.monotonic() - begun) < seconds:
+            if until and until in self.text[seen:]:
+                break
+            self.read(0.1, rate // 20)
+            time.sleep(0.05)
+        return taken
+
+    def wait_for(self, text: str, seconds: float = 20.0, *, after: int = 0) -> float:
+        """Wait until this was written, after so many characters; how long it took."""
         begun = time.monotonic()
-        while text not in self.text:
+        while text not in self.text[after:]:
             left = begun + seconds - time.monotonic()
             assert left > 0, f"no {text!r} in {self.text[-3000:]!r}"
             if not self.read(min(left, 0.5)):
@@ -50,6 +63,12 @@ class Terminal:
     def type(self, keys: str) -> None:
         """Press these keys."""
         os.write(self._fd, keys.encode())
+
+    def resize(self, columns: int, lines: int) -> None:
+        """And tell the program; the kernel does not, it is not its terminal."""
+        size = struct.pack("HHHH", lines, columns, 0, 0)
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, size)
+        self.process.send_signal(signal.SIGWINCH)
 
     def end(self, seconds: float = 10.0) -> int:
         """Read to the end of the program; its exit code."""

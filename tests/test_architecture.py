@@ -32,7 +32,7 @@ MAY = {
     "cli": {"commands", "snapshot"},
 }
 COMMANDS = [file.stem for file in (AGENT / "commands").glob("*.py")]
-SCREEN = ("app", "keys", "lines", "table")  # of top; the rest of it needs no textual
+SCREEN = ("app", "driver", "keys", "lines", "table")  # the rest of top needs no textual
 ONLY = {
     "bcc": {"kernel/loader.py"},
     "numpy": {"kernel/probes.py", "kernel/tables.py"},

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """`top` as a user starts it: in a pipe, on a terminal, and with bad input."""
 
+import contextlib
 import json
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +14,12 @@ import pytest
 
 from agent.inquiry import LOCAL_AGENT
 from agent.lab.demo import BIG
-from agent.lab.netns import chain
+from agent.lab.netns import Stand, chain, pair, wait_until
 from agent.lab.netperf import MESSAGE_BYTES, PORT, serve
 from agent.record.lines import Writer
 from tests.process import COMMAND, agent, nobody
 from tests.terminal import Terminal, terminal
-from tests.views.top.fakes import BEGAN, FakeAgent, flows, picture
+from tests.views.top.fakes import BEGAN, FakeAgent, Flow, flows, picture
 
 
 def top(*argv: str, prefix: tuple[str, ...] = ()) -> tuple[int, str, str]:
@@ -62,7 +64,7 @@ def test_once(url: str) -> None:
     assert f"as seen by the agent at {url}" in told
     eth0 = next(line for line in told.splitlines() if line.startswith("eth0 "))
     assert eth0.split() == [
-        *("eth0", "tx", "v4", "192K", "21.0k", "7.75G", "99%", "80,000", "32.4"),
+        *("eth0", "tx", "v4", "192K", "21.0k", "969M", "99%", "80,000", "32.4"),
     ]
     assert "dummy0" not in told
 
@@ -72,6 +74,7 @@ def test_json(url: str) -> None:
     assert (code, said) == (0, "")
     document = json.loads(told)
     assert document["schema"] == "bigtcp.top/v1"
+    assert document["source"] == f"the agent at {url}"
     assert document["seconds"] == 1
     assert document["findings"] == ["C09"]
     assert document["families"]["ipv4"]["state"] == "segmented"
@@ -135,6 +138,87 @@ def test_replay_in_a_pipe(record: Path) -> None:
     assert (code, told.count(f"as seen by {record}")) == (0, 2)
 
 
+def test_replay_across_a_restart(tmp_path: Path) -> None:
+    """As one interval, the time without an agent is left out, and no rate is absurd."""
+    path = tmp_path / "a.jsonl"
+    with Writer(str(path)) as writer:
+        for second in range(1, 4):
+            writer.add(picture(second, flows()))
+        for second in range(7, 10):  # its counters are 7 s older than it is
+            age = second - 7
+            writer.add(picture(second, flows(), started=BEGAN + 60, uptime=age))
+    code, told, _ = top("--replay", str(path), "--once", "-o", "json")
+    whole = json.loads(told)
+    assert (code, whole["seconds"]) == (0, 4)
+    code, told, _ = top("--replay", str(path), "-o", "json")
+    documents = [json.loads(line) for line in told.splitlines()]
+    assert [each["time"] - BEGAN for each in documents] == [2, 3, 68, 69]
+    for document in (whole, *documents):
+        by_device = {row["device"]: row for row in document["rows"]}
+        assert by_device["eth2"]["bytes_per_second"] == 20 * 80_000
+    other = tmp_path / "b.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    other.write_text("".join(lines[i] for i in (0, 1, 4)))
+    for flags in ((), ("--once",)):
+        code, told, said = top("--replay", str(other), *flags)
+        assert (code, told) == (1, "")
+        assert "holds no interval: one sample, or a restart between them" in said
+
+
+def test_without_a_terminal_it_outlives_the_agent(tmp_path: Path) -> None:
+    """It says so once, asks until one is back, and records what that says."""
+    began = time.time() - 100
+
+    def answer() -> dict[str, object]:
+        # As an agent with a backlog: it counts for longer than it is old.
+        age = time.time() - began
+        return picture(age + 7, flows(), started=began, uptime=age)
+
+    agent, path = FakeAgent(answer), tmp_path / "a.jsonl"
+    flags = ("--url", agent.url, "--interval", "0.1", "-o", "ndjson")
+    with contextlib.ExitStack() as stack:
+        serving = stack.enter_context(contextlib.ExitStack())
+        serving.enter_context(agent.serving())
+        process = stack.enter_context(
+            subprocess.Popen(
+                [COMMAND, "top", *flags, "--record", str(path)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        stack.callback(process.kill)
+        assert process.stdout
+        assert process.stderr
+        rows = [json.loads(process.stdout.readline()) for _ in range(22)]
+        serving.close()
+        warning = process.stderr.readline()
+        assert warning.startswith(f"warning: the agent at {agent.url} answers no more")
+        assert warning.endswith("; trying again\n")
+        began = time.time()
+        stack.enter_context(agent.serving())
+        while rows[-1]["time"] < began:
+            rows.append(json.loads(process.stdout.readline()))
+        rows += [json.loads(process.stdout.readline()) for _ in range(22)]
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=10)
+    assert (process.returncode, said.strip()) == (130, "")
+    rates = [row["bytes_per_second"] for row in rows if row["device"] == "uplink"]
+    assert max(rates) < 1.1 * 700_000 * 1000
+    assert len(path.read_text().splitlines()) > 4
+
+
+@pytest.mark.parametrize("flags", [("--once",), ("--count", "3")])
+def test_so_many_intervals_are_not_waited_for(flags: tuple[str, ...]) -> None:
+    """An agent that dies in between ends a script."""
+    answers = iter([picture(1, flows()), picture(2, flows())])
+    agent = FakeAgent(lambda: next(answers, {}))
+    with agent.serving():
+        code, told, said = top("--url", agent.url, "--interval", "0.1", *flags)
+    assert (code, told) == (1, "")
+    assert "speaks another schema" in said
+
+
 def test_record_and_replay(url: str, tmp_path: Path) -> None:
     path = tmp_path / "b.jsonl"
     flags = ("--url", url, "--interval", "0.1", "--record", str(path))
@@ -182,14 +266,14 @@ def test_nobody_there() -> None:
     url = nobody()
     code, told, said = top("--url", url)
     assert (code, told) == (4, "")
-    assert said.startswith(f"error: no agent answers at {url} (")
+    assert said.startswith(f"error: no agent answers at {url} (connection refused)\n")
 
 
 def test_one_sample_is_no_time(record: Path) -> None:
     record.write_text("".join(record.read_text().splitlines(keepends=True)[:2]))
     code, told, said = top("--replay", str(record), "--once")
     assert (code, told) == (1, "")
-    assert "holds one sample: no time passed" in said
+    assert "holds no interval: one sample" in said
 
 
 # On a terminal.
@@ -219,6 +303,61 @@ def test_the_terminal_is_as_it_was(url: str, end: str | int, code: int) -> None:
         else:
             screen.process.send_signal(end)
         assert screen.end() == code
+        assert screen.attributes == before
+        assert restored(screen)
+
+
+def test_it_can_be_suspended(url: str) -> None:
+    """Ctrl-Z gives the terminal back; in the foreground again, all is drawn anew."""
+    with terminal(COMMAND, "top", "--url", url) as screen:
+        before = screen.attributes
+        screen.wait_for("Linux 6.18.44")
+        stat = Path(f"/proc/{screen.process.pid}/stat")
+        for _ in range(2):
+            screen.type("\x1a")
+            wait_until(lambda: ") T " in stat.read_text(), "it to be stopped")
+            screen.drain(0.1)
+            assert screen.attributes == before
+            assert restored(screen)
+            seen = len(screen.text)
+            screen.process.send_signal(signal.SIGCONT)
+            for text in ("\x1b[?1049h", "Linux 6.18.44", "uplink", "quit"):
+                screen.wait_for(text, after=seen)
+        screen.type("q")
+        assert screen.end() == 0
+        assert screen.attributes == before
+
+
+@pytest.mark.parametrize("end", ["q", "\x03", signal.SIGTERM])
+def test_a_slow_line(end: str | int) -> None:
+    """It takes a sixth of what there is to draw: frames are left out, none is old."""
+    rows = [Flow(f"lxc{n:03}", ifindex=n, small=n) for n in range(1, 301)]
+    began = time.time() - 1
+
+    def answer() -> dict[str, object]:
+        for row in rows:
+            row.small = (row.small * 7 + 1) % 9999
+        return picture(time.time() - began, rows, started=began)
+
+    agent = FakeAgent(answer)
+    argv = (COMMAND, "top", "--url", agent.url, "--interval", "0.2")
+    size = {"columns": 200, "lines": 60}
+    with (
+        agent.serving(),
+        terminal(*argv, **size, env={"TZ": "UTC"}) as screen,
+    ):
+        before = screen.attributes
+        screen.read_slowly(20, 16_000, until="Linux")
+        screen.read_slowly(8 if end == "q" else 3, 16_000)
+        clock = re.findall(r"(\d\d):(\d\d):(\d\d)", screen.text)[-1]
+        hours, minutes, seconds = map(int, clock)
+        assert (time.time() - 3600 * hours - 60 * minutes - seconds) % 86400 < 5
+        if isinstance(end, str):
+            screen.type(end)
+        else:
+            screen.process.send_signal(end)
+        assert screen.read_slowly(20, 16_000, until="\x1b[?1049l") < 3
+        assert screen.end() == (130 if end == "\x03" else 0)
         assert screen.attributes == before
         assert restored(screen)
 
@@ -268,8 +407,62 @@ def test_without_agent_and_rights() -> None:
     assert "we cannot look ourselves" in screen.text
 
 
+@pytest.fixture(scope="module")
+def busy() -> Iterator[Stand]:
+    """Two namespaces between which big packets pass, and no agent."""
+    with pair() as stand:
+        stand.set_sizes(BIG)
+        serve(stand.server, 0)
+        address, size = stand.addresses["ipv4"], str(MESSAGE_BYTES)
+        stand.client.start(
+            *("netperf", "-4", "-H", address, "-p", str(PORT), "-l", "600"),
+            *("-t", "TCP_RR", "--", "-r", f"{size}:{size}"),
+        )
+        yield stand
+
+
+def test_without_an_agent_it_counts_itself(busy: Stand) -> None:
+    done = busy.client.run(COMMAND, "top", "--once", "-o", "json", "--interval", "0.5")
+    document = json.loads(done)
+    assert document["source"] == "our own probes"
+    assert 0.4 < document["seconds"] < 5
+    rows = {
+        (row["device"], row["hook"], row["scope"]): row
+        for row in document["rows"]
+        if row["ip_family"] == "ipv4"
+    }
+    for hook in ("net_dev_start_xmit", "netif_receive_skb"):
+        row = rows["eth0", hook, "node"]
+        assert row["skbs_per_second"] > 100
+        assert row["big_share"] > 0.9
+        assert row["longest"] == MESSAGE_BYTES + 52
+    assert "as seen by our own probes" in busy.client.run(COMMAND, "top", "--once")
+
+
+def test_without_an_agent_there_is_a_screen(busy: Stand) -> None:
+    argv = busy.client.command(COMMAND, "top", "--interval", "0.2")
+    with terminal(*argv) as screen:
+        before = screen.attributes
+        screen.wait_for("as seen by our own probes")
+        screen.wait_for("80,052")
+        screen.type("\r")
+        screen.wait_for("above: only with BIG TCP")
+        screen.type("q")
+        assert screen.end() == 0
+        assert screen.attributes == before
+
+
+def rates(text: str) -> list[float]:
+    """What passed eth0 in a second, as a screen has shown it again and again."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    shown = re.findall(r"eth0 +[tr]x +v4 +\S+ +\S+ +([\d.]+)([MG]) ", plain)
+    return [float(number) * {"M": 1e6, "G": 1e9}[unit] for number, unit in shown]
+
+
 def test_an_agent_is_killed_and_started_again_while_we_watch() -> None:
-    """Real traffic through a real agent, which dies: STALE, then new rates."""
+    """Real traffic through a real agent, which dies: STALE, then new rates, none of
+    them beyond what there was before.
+    """
     with chain() as stand:
         stand.set_sizes(BIG)
         serve(stand.server, 0)
@@ -284,7 +477,11 @@ def test_an_agent_is_killed_and_started_again_while_we_watch() -> None:
             flags = ("--interval", "0.2")
             with terminal(*argv, *flags, columns=120, lines=40) as screen:
                 screen.wait_for("80,052")
-                screen.wait_for(" 99% ")
+                wait_until(
+                    lambda: screen.read(1) and len(rates(screen.text)) >= 10,
+                    "rates",
+                    30,
+                )
                 screen.type("/eth0\r")  # all at once, as over a slow line
                 screen.wait_for("only /eth0")
                 screen.type("\r")
@@ -296,10 +493,15 @@ def test_an_agent_is_killed_and_started_again_while_we_watch() -> None:
                 screen.type("\x1b")
                 port = url.rpartition(":")[2]
                 again = stand.server.start(COMMAND, "run", "--listen", f":{port}")
-                seen = len(screen.text)
+                highest, seen = max(rates(screen.text)), len(screen.text)
                 # Only where there is no problem stands who answers.
-                while "as seen by" not in screen.text[seen:]:
-                    assert screen.read(30)
+                screen.wait_for("as seen by", after=seen)
+                wait_until(
+                    lambda: screen.read(1) and len(rates(screen.text[seen:])) >= 20,
+                    "new rates",
+                    30,
+                )
+                assert max(rates(screen.text[seen:])) < 2 * highest
                 assert load.poll() is None
                 screen.type("q")
                 assert screen.end() == 0

@@ -50,7 +50,8 @@ def compare(
     """Compare two records: of netperf (or demo --record), or of top.
 
     Medians of all runs, the difference of B against A, and the interval in which it
-    lies with 95 % confidence (bootstrap). Better or worse where that leaves out 0.
+    lies with 95 % confidence (bootstrap). Better or worse where that leaves out 0 and
+    the difference can be measured.
     """
     from agent.record.files import whole
     from agent.record.measured import read

@@ -108,7 +108,8 @@ def netperf(  # noqa: PLR0913  a flag each
 ) -> int:
     """Measure TCP_RR against a netserver, and what the kernel saw of it.
 
-    Where the agent of this node answers, the record has the histogram of each run.
+    Where the agent of this node answers, the record has the histogram of each run. A
+    run that fails is the last; those before it are kept.
     """
     from agent import logs, measurement
     from agent.lab.netperf import PORT
@@ -134,13 +135,15 @@ def netperf(  # noqa: PLR0913  a flag each
             found = measurement.find(str(where), where.host, where.port, families)
             with progress() as show:
                 witness = Witness(url, measurement.own_netns(), _note(show))
-                measured = measurement.measure(name, test, found, witness, show)
+                measured, failed = measurement.measure(name, test, found, witness, show)
             # Told first: should the record not find room, nothing is lost.
-            if publish:
+            if publish and not failed:
                 publish(measured)
             click.echo(measured.json() if output == "json" else netperf_text(measured))
             if file:
                 file.write(measured.json() + "\n")
+        if failed:
+            raise failed
         if publish:
             _hold(hold)
     return Exit.OK

@@ -15,11 +15,12 @@ import click
 
 from agent import settings
 from agent.commands.options import no_nan, url, with_cluster
-from agent.errors import Exit
+from agent.errors import AgentError, Exit
+from agent.snapshot.plain import plain
 
 if TYPE_CHECKING:
     from agent.record.lines import Recording
-    from agent.snapshot.sample import Sample
+    from agent.snapshot.sample import Period, Sample
     from agent.watching import Live
 
 
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
 @click.option(
     "--replay",
     metavar="FILE",
-    help="Show what was recorded; --once: all of it as one interval.",
+    help="Show what was recorded; --once: all of it as one interval, without the time "
+    "in which the agent was not there.",
 )
 @click.option(
     "-o",
@@ -87,17 +89,20 @@ def top(  # noqa: PLR0913  a flag each
             # SIGTERM takes probes and files down as Ctrl-C does.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
         if replay:
-            from agent.record.lines import Recording
+            from agent.record.lines import Recording, no_interval
 
             recording = stack.enter_context(Recording(replay))
             if screen:
                 return _screen_of_record(recording)
-            _print(_pairs(_recorded(recording, whole=once)), output, count, str(replay))
+            told = _whole(recording) if once else _passed(recording.samples())
+            if not _print(told, output, count, replay):
+                raise no_interval(replay)
             return Exit.OK
         live = _live(stack, url, where, record)
         if screen:
             return _screen(live, interval)
-        _print(_pairs(_told(live, interval)), output, count, live.who)
+        told = _passed(_told(live, interval, patient=count is None))
+        _print(told, output, count, live.who)
     return Exit.OK
 
 
@@ -139,56 +144,62 @@ def _screen_of_record(recording: "Recording") -> int:
     return run(ReplayFeed(recording))
 
 
-def _told(live: "Live", interval: float) -> Iterator["Sample"]:
-    """Samples; that they are recorded no more is said once, on stderr."""
-    said = False
-    for sample in live.samples(interval):
+def _told(live: "Live", interval: float, *, patient: bool) -> Iterator["Sample"]:
+    """Samples. `patient`: where nobody answers for a while it goes on. That, and that
+    they are recorded no more, is said once, on stderr.
+    """
+    silent = said = False
+
+    def missed(err: AgentError) -> None:
+        nonlocal silent
+        if not silent:
+            silent = True
+            click.echo(f"warning: {plain(err.message)}; trying again", err=True)
+
+    for sample in live.samples(interval, missed if patient else None):
+        silent = False
         yield sample
         if live.problem and not said:
             said = True
             click.echo(f"warning: {live.problem}", err=True)
 
 
-def _recorded(recording: "Recording", *, whole: bool) -> Iterator["Sample"]:
-    from agent.record.lines import RecordError
-
-    last = len(recording) - 1
-    if not last:
-        raise RecordError(
-            f"{recording.path} holds one sample: no time passed",
-            "let `top --record` run for longer",
-        )
-    yield from map(recording.sample, (0, last) if whole else range(last + 1))
+def _whole(recording: "Recording") -> Iterator[tuple["Sample", "Period"]]:
+    yield recording.sample(len(recording) - 1), recording.whole()
 
 
-def _pairs(samples: Iterator["Sample"]) -> Iterator[tuple["Sample", "Sample"]]:
+def _passed(samples: Iterator["Sample"]) -> Iterator[tuple["Sample", "Period"]]:
+    """What passed from sample to sample, except where the agent was restarted."""
     before = next(samples)
     for now in samples:
-        yield before, now
+        if now.started == before.started:
+            yield now, now.since(before)
         before = now
 
 
 def _print(
-    pairs: Iterator[tuple["Sample", "Sample"]],
+    passed: Iterator[tuple["Sample", "Period"]],
     output: str,
     count: int | None,
     who: str,
-) -> None:
-    """So many pairs, or all of them, each written when it is there."""
+) -> int:
+    """So many periods, or all of them, each written when it is there; how many."""
     from agent.views.lines import top_document, top_rows, top_text
 
     indent = 2 if count == 1 else None
-    forms: dict[str, Callable[[Sample, Sample], str]] = {
-        "table": lambda before, now: top_text(before, now, who),
-        "json": lambda before, now: json.dumps(
-            top_document(before, now), indent=indent
+    forms: dict[str, Callable[[Sample, Period], str]] = {
+        "table": lambda now, period: top_text(now, period, who),
+        "json": lambda now, period: json.dumps(
+            top_document(now, period, who), indent=indent
         ),
-        "ndjson": lambda before, now: "\n".join(top_rows(before, now)),
+        "ndjson": lambda now, period: "\n".join(top_rows(now, period)),
     }
-    for done, (before, now) in enumerate(pairs, 1):
+    done = 0
+    for done, (now, period) in enumerate(passed, 1):
         if done > 1 and output == "table":
             click.echo()
-        if text := forms[output](before, now):
+        if text := forms[output](now, period):
             click.echo(text)
         if done == count:
-            return
+            break
+    return done

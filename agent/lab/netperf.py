@@ -23,6 +23,7 @@ _LATENCIES = {
 }
 # netperf silently leaves out a selector that it does not know.
 _KEYS = ("THROUGHPUT", "THROUGHPUT_UNITS", *_LATENCIES.values(), "ELAPSED_TIME")
+_NEWER = "use netperf 2.7 or newer"
 _GRACE_SECONDS = 20.0
 _VERSION_SECONDS = 5.0
 
@@ -72,7 +73,7 @@ def parse(output: str) -> Netperf:
     if missing:
         raise AgentError(
             f"netperf did not print {', '.join(missing)}",
-            "use netperf 2.7 or newer; it said: " + (output.strip() or "nothing"),
+            f"{_NEWER}; it said: " + (output.strip() or "nothing"),
         )
     if found["THROUGHPUT_UNITS"] != "Trans/s":
         raise AgentError(
@@ -158,6 +159,8 @@ def _run(argv: list[str], address: str, seconds: int, hint: str) -> Netperf:
         ) from err
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        if any(line.startswith("Usage: ") for line in said):
+            raise AgentError(f"this netperf is too old: {said[0]}", _NEWER)
         raise AgentError(
             f"netperf to {address} failed: "
             + (said[-1] if said else f"code {done.returncode}"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from agent.record.facts import histograms, measured, shapes, when
-from agent.record.lines import RecordError, Recording
+from agent.record.lines import RecordError, Recording, no_interval
 from agent.snapshot.comparison import BYTES_SENT, Facts, Measured
 from agent.snapshot.evidence import FAMILIES
 from agent.snapshot.model import Hook, Lengths, Scope
@@ -42,10 +42,7 @@ def of_top(path: str) -> Measured:
                 its.rates.append(period.per_second(lengths.histogram.bytes))
                 its.sent.append(lengths)
     if not seconds:
-        raise RecordError(
-            f"{path} holds no interval: one sample, or a restart between them",
-            "let `top --record` run for longer",
-        )
+        raise no_interval(path)
     for its in told.values():
         its.until(len(seconds))
     families = {at: told[at] for at in FAMILIES if at in told and any(told[at].rates)}

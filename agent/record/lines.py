@@ -10,13 +10,14 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, Self, TextIO
 
 from agent import __version__
 from agent.errors import AgentError
 from agent.snapshot.plain import plain_json
-from agent.snapshot.sample import Sample
+from agent.snapshot.sample import Period, Sample
 
 SCHEMA = "bigtcp.record/v1"
 _KIND = "top"
@@ -90,14 +91,40 @@ class Recording:
 
     def sample(self, number: int) -> Sample:
         """The `number`-th sample, from 0; RecordError where its line is corrupt."""
-        self._file.seek(self._at[number])
+        line, at = self._at[number]
+        self._file.seek(at)
         try:
             return Sample.of(plain_json(self._file.readline()))
         except (ValueError, RecursionError) as err:
             raise RecordError(
-                f"{self.path}, line {number + 2}: {_reason(err)}",
+                f"{self.path}, line {line}: {_reason(err)}",
                 "this line was changed, or written by another version",
             ) from err
+
+    def samples(self) -> Iterator[Sample]:
+        """All of them, as `sample` does it."""
+        return map(self.sample, range(len(self)))
+
+    def whole(self) -> Period:
+        """All of it as one: what passed while an agent counted, run by run of it.
+
+        RecordError where no time passed, or a line is corrupt.
+        """
+        first, last = 0, len(self) - 1
+        edges, found = self.sample(last).edges, None
+        while first < last:
+            begun = self.sample(first)
+            its = range(first, last + 1)
+            after = bisect_left(
+                its, 1, key=lambda at: self.sample(at).started != begun.started
+            )
+            period = self.sample(first + after - 1).since(begun)
+            if period.seconds > 0 and begun.edges == edges:
+                found = found.add(period) if found else period
+            first += after
+        if not found:
+            raise no_interval(self.path)
+        return found
 
     def _index(self) -> None:
         first = self._file.readline(_HEADER_BYTES)
@@ -106,12 +133,14 @@ class Recording:
             schema, kind = header["schema"], header.get("kind")
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             schema, kind = None, None
-        name, _, version = str(schema).rpartition("/v")
-        if name == SCHEMA.rpartition("/v")[0] and schema != SCHEMA:
+        (name, _, version), (ours, _, latest) = (
+            each.rpartition("/v") for each in (str(schema), SCHEMA)
+        )
+        if name == ours and schema != SCHEMA:
+            newer = version.isdecimal() and int(version) > int(latest)
             raise RecordError(
                 f"{self.path}, line 1: its format is {schema}, ours is {SCHEMA}",
-                "use the bigtcp-agent that wrote it"
-                + (", it is newer" if version.isdigit() else ""),
+                "use the bigtcp-agent that wrote it" + (", it is newer" * newer),
             )
         if schema != SCHEMA or kind != _KIND:
             raise RecordError(
@@ -119,15 +148,23 @@ class Recording:
                 "give a file that `bigtcp-agent top --record` wrote",
             )
         self._at, at = [], len(first)
-        for line in self._file:
+        for number, line in enumerate(self._file, 2):
             if line.endswith(b"\n") and line.strip():  # the last may be cut off
-                self._at.append(at)
+                self._at.append((number, at))
             at += len(line)
         if not self._at:
             raise RecordError(
                 f"{self.path} holds no sample", "let `top --record` run for longer"
             )
         self.sample(0)
+
+
+def no_interval(path: str) -> RecordError:
+    """What to raise where a record holds no time that passed."""
+    return RecordError(
+        f"{path} holds no interval: one sample, or a restart between them",
+        "let `top --record` run for longer",
+    )
 
 
 def _reason(err: Exception) -> str:

@@ -82,7 +82,7 @@ def _of_netperf(path: str, record: netperf.Record) -> Measured:
         test=str(test),
         about={
             "test": f"netperf {test}",
-            "runs": str(test.repeats),
+            "runs": record.runs,
             "seconds a run": str(test.seconds),
             "pinned to CPU": "-" if test.cpu is None else str(test.cpu),
             "server": record.server,

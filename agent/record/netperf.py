@@ -158,6 +158,14 @@ class Record:
                             f"{len(self.edges)} edges need {len(self.edges) + 1} slots"
                         )
 
+    @property
+    def runs(self) -> str:
+        """How many of each family, such as 5; where one failed: 2 to 3 of 5."""
+        counts = sorted({len(series.runs) for series in self.families.values()})
+        told = " to ".join(map(str, counts))
+        asked = self.test.repeats
+        return told if counts == [asked] else f"{told} of {asked}"
+
     def json(self) -> str:
         """One line of JSON."""
         return json.dumps({"schema": SCHEMA, **asdict(self)})

@@ -28,22 +28,28 @@ class Unit(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Metric:
     """Something that was measured in every run. Shares differ by points, the rest by
-    per cent of A.
+    per cent of A. What differs by no more than `resolution` is the same; what is not
+    `judged` is neither better nor worse.
     """
 
     name: str
     unit: Unit
     higher_is_better: bool = True
+    resolution: float = 0.0
+    judged: bool = True
 
 
 TRANSACTIONS = Metric("transactions_per_second", Unit.PER_SECOND)
 BYTES_SENT = Metric("bytes_per_second", Unit.BYTES_PER_SECOND)
-BIG_SHARE = Metric("big_bytes_share", Unit.SHARE)
-SEGMENTS = Metric("segments_per_skb", Unit.PACKETS)
-LONGEST = Metric("longest_bytes", Unit.BYTES)
+# Smaller ones come from a handshake, or a retransmission, more or less.
+BIG_SHARE = Metric("big_bytes_share", Unit.SHARE, resolution=0.001)
+SEGMENTS = Metric("segments_per_skb", Unit.PACKETS, resolution=0.1)
+# Of some runs exact, of others the upper edge of a slot.
+LONGEST = Metric("longest_bytes", Unit.BYTES, judged=False)
+_WHOLE = {"p50": 1.0, "p90": 1.0, "p99": 1.0, "mean": 0.0}  # as netperf counts
 LATENCIES = {
-    at: Metric(f"{at}_latency_us", Unit.MICROSECONDS, higher_is_better=False)
-    for at in ("p50", "p90", "p99", "mean")
+    at: Metric(f"{at}_latency_us", Unit.MICROSECONDS, False, resolution)
+    for at, resolution in _WHOLE.items()
 }
 THROUGHPUT = (TRANSACTIONS, BYTES_SENT)
 METRICS = (*THROUGHPUT, *LATENCIES.values(), BIG_SHARE, SEGMENTS, LONGEST)
@@ -56,6 +62,7 @@ class Verdict(StrEnum):
     WORSE = "worse"
     NO_DIFFERENCE = "no difference"
     TOO_FEW_RUNS = "too few runs"
+    NOT_JUDGED = "not judged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +91,15 @@ class Row:
 
     @property
     def verdict(self) -> Verdict:
-        """Better or worse where the interval leaves out 0."""
+        """Better or worse where the interval leaves out 0, and the difference can be
+        measured.
+        """
+        if not self.metric.judged:
+            return Verdict.NOT_JUDGED
         if min(len(self.a), len(self.b)) < FEWEST_RUNS:
             return Verdict.TOO_FEW_RUNS
-        if self.interval.low <= 0 <= self.interval.high:
+        small = abs(self.interval.difference) <= self.metric.resolution
+        if small or self.interval.low <= 0 <= self.interval.high:
             return Verdict.NO_DIFFERENCE
         rose = self.interval.low > 0
         return Verdict.BETTER if rose is self.metric.higher_is_better else Verdict.WORSE

@@ -97,16 +97,15 @@ class Sample:
         """What passed since `before`, the sample before this one, or one that is
         not much older: devices that are gone take their counts along.
 
-        Where the agent was restarted meanwhile, what it counted since its start.
+        Where the agent was restarted meanwhile: all that it counted, in 0 seconds.
+        It counts from when its probes are attached, which is before it has an age.
         """
-        seconds = max(0.0, self.uptime - before.uptime)
-        known = before.lines
         if self.started != before.started or self.edges != before.edges:
-            known = {}
-            seconds = self.uptime
+            return Period(0.0, dict(self.lines))
+        seconds = max(0.0, self.uptime - before.uptime)
         found = {}
         for key, line in self.lines.items():
-            then = known.get(key)
+            then = before.lines.get(key)
             lengths = line.lengths.since(then.lengths) if then else line.lengths
             found[key] = replace(line, lengths=lengths)
         return Period(seconds, found)
@@ -118,6 +117,14 @@ class Period:
 
     seconds: float
     lines: dict[LineKey, Line]
+
+    def add(self, later: Self) -> Self:
+        """Both together; ValueError where their edges differ."""
+        lines = self.lines | later.lines
+        for key in self.lines.keys() & later.lines.keys():
+            lengths = self.lines[key].lengths.add(later.lines[key].lengths)
+            lines[key] = replace(later.lines[key], lengths=lengths)
+        return type(self)(self.seconds + later.seconds, lines)
 
     def per_second(self, count: float) -> float:
         """A count of this period as a rate."""

@@ -15,7 +15,7 @@ SORTS: dict[str, Key] = {
     "IP": lambda row: row.family,
     "limit": lambda row: row.limit or None,
     "skb/s": lambda row: row.skbs,
-    "bit/s": lambda row: row.bits,
+    "B/s": lambda row: row.bytes,
     ">64 KiB": lambda row: row.share,
     "longest": lambda row: row.longest,
     "pkt/skb": lambda row: row.packets,
@@ -31,7 +31,7 @@ class View:
     one, not as sums.
     """
 
-    sort: str = "bit/s"
+    sort: str = "B/s"
     backwards: bool = False
     text: str = ""
     family: str = ""

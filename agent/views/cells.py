@@ -20,7 +20,7 @@ _WIDTHS = {
     "IP": 3,
     "limit": 6,
     "skb/s": 6,
-    "bit/s": 6,
+    "B/s": 6,
     ">64 KiB": _PERCENT + 1,  # and the bar
     "longest": 7,
     "pkt/skb": 7,
@@ -119,7 +119,7 @@ class Columns:
             "IP": row.family,
             "limit": limit(row.limit),
             "skb/s": si(row.skbs),
-            "bit/s": si(row.bits),
+            "B/s": si(row.bytes),
             ">64 KiB": shares.ljust(self.widths[">64 KiB"]),
             "longest": f"{row.longest:,}" if row.longest else DASH,
             "pkt/skb": DASH if row.packets is None else f"{row.packets:.1f}",

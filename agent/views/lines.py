@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What passed between two samples as plain text, as JSON and as lines of JSON."""
+"""What passed in a period as plain text, as JSON and as lines of JSON.
+
+Each takes the sample that ends the period, too: for the node and its verdicts.
+"""
 
 import json
 import time
@@ -15,13 +18,12 @@ from agent.views.traffic import Traffic
 SCHEMA = "bigtcp.top/v1"
 
 
-def top_text(before: Sample, now: Sample, who: str) -> str:
+def top_text(now: Sample, period: Period, who: str) -> str:
     """A table for people: devices of scope other are summed, what passed most is
     first; rows that nothing passed are left out.
     """
     traffic = Traffic()
-    traffic.take(before)
-    traffic.take(now)
+    traffic.put(now, period)
     picture = now.picture
     cilium = picture.get("cilium")
     whose = f"Cilium {cilium['version']}" if cilium else "no Cilium"
@@ -35,7 +37,7 @@ def top_text(before: Sample, now: Sample, who: str) -> str:
     rows = [row for row in View().arranged(traffic.rows) if row.skbs]
     if not rows:
         return "\n".join([*lines, "", "nothing passed"])
-    heads = ["name", "hook", "IP", "limit", "skb/s", "bit/s", ">64 KiB", "longest"]
+    heads = ["name", "hook", "IP", "limit", "skb/s", "B/s", ">64 KiB", "longest"]
     cells = [
         [
             row.name,
@@ -43,7 +45,7 @@ def top_text(before: Sample, now: Sample, who: str) -> str:
             row.family,
             limit(row.limit),
             si(row.skbs),
-            si(row.bits),
+            si(row.bytes),
             percent(row.share),
             f"{row.longest:,}",
             "-" if row.packets is None else f"{row.packets:.1f}",
@@ -53,18 +55,19 @@ def top_text(before: Sample, now: Sample, who: str) -> str:
     return "\n".join([*lines, "", *table([[*heads, "pkt/skb"], *cells])])
 
 
-def top_document(before: Sample, now: Sample) -> dict[str, Any]:
-    """One object: the node, its verdicts, and a row per device, hook and family.
+def top_document(now: Sample, period: Period, who: str) -> dict[str, Any]:
+    """One object: who tells it, the node, its verdicts, and a row per device, hook and
+    family.
 
     Within a version of the schema members are only added.
     """
-    period = now.since(before)
     picture = now.picture
     cilium = picture.get("cilium")
     return {
         "schema": SCHEMA,
         "time": now.taken,
         "seconds": period.seconds,
+        "source": who,
         "node": picture.get("node", ""),
         "kernel": picture["kernel"],
         "cilium": cilium["version"] if cilium else None,
@@ -75,9 +78,8 @@ def top_document(before: Sample, now: Sample) -> dict[str, Any]:
     }
 
 
-def top_rows(before: Sample, now: Sample) -> Iterable[str]:
+def top_rows(now: Sample, period: Period) -> Iterable[str]:
     """A line of JSON per row, each with the schema and the time."""
-    period = now.since(before)
     at = {"schema": SCHEMA, "time": now.taken, "seconds": period.seconds}
     for line in period.lines.values():
         yield json.dumps({**at, **_row(line, period)})

@@ -13,7 +13,7 @@ def netperf_text(record: Record) -> str:
     """The record for people, in 80 columns, without a trailing newline."""
     test = record.test
     pinned = "" if test.cpu is None else f", on CPU {test.cpu}"
-    runs = f"medians of {test.repeats} runs of {test.seconds} s{pinned}"
+    runs = f"medians of {record.runs} runs of {test.seconds} s{pinned}"
     lines = [
         f"netperf {test} to {record.server}, from {record.machine},",
         f"Linux {record.kernel}; {runs}",

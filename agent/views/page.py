@@ -82,8 +82,10 @@ def compared_html(compared: Compared) -> str:
 <h2>What was measured where</h2>
 {_about(compared)}
 <footer><p>Medians of all runs. The interval holds the difference of the medians with
-95&nbsp;% confidence (percentile bootstrap); a verdict is given where it leaves out 0
-and there are 3 runs or more. Made by bigtcp-agent {escape(__version__)}.</p></footer>
+95&nbsp;% confidence (percentile bootstrap). Better or worse is what leaves out 0, can
+be measured (netperf counts whole microseconds) and has 3 runs or more. The longest skb
+is not judged: some are exact, others the edge of a slot.
+Made by bigtcp-agent {escape(__version__)}.</p></footer>
 </body></html>
 """
 

@@ -21,12 +21,11 @@ HOOKS = {  # in the order of a packet's way, with the short name of each
 }
 _FAMILIES = {"ipv4": "v4", "ipv6": "v6"}
 _SUMMED = -1  # cookie and ifindex of a sum: no device has them
-_BITS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row. `skbs` and `bits` are per second, None while there is no rate yet.
+    """One row. `skbs` and `bytes` are per second, None while there is no rate yet.
 
     `share` is that of the bytes in skbs above 64 KiB, 0 to 1, `packets` the wire
     packets per skb: None where nothing passed. `longest` is since the agent began
@@ -42,7 +41,7 @@ class Row:
     scope: Scope
     limit: int
     skbs: float | None
-    bits: float | None
+    bytes: float | None
     share: float | None
     longest: int
     packets: float | None
@@ -74,7 +73,10 @@ class Traffic:
 
     def take(self, sample: Sample) -> None:
         """The next sample; the rows are those of the time since the last one."""
-        period = sample.since(self.sample) if self.sample else None
+        self.put(sample, sample.since(self.sample) if self.sample else None)
+
+    def put(self, sample: Sample, period: Period | None) -> None:
+        """A sample, and what passed in the period that it ends."""
         self.sample = sample
         self.seconds = period.seconds if period else 0.0
         passed = period.lines if period and period.seconds else None
@@ -113,7 +115,7 @@ class Traffic:
             scope=line.scope,
             limit=line.limit,
             skbs=period.per_second(count) if period else None,
-            bits=period.per_second(_BITS * histogram.bytes) if period else None,
+            bytes=period.per_second(histogram.bytes) if period else None,
             share=share,
             longest=line.lengths.longest,
             packets=line.lengths.segments_per_skb if passed else None,

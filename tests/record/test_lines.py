@@ -66,6 +66,48 @@ def test_what_is_corrupt(path: Path, old: str, new: str, why: str) -> None:
         counts(path)
 
 
+@pytest.mark.parametrize(
+    ("schema", "newer"),
+    [("bigtcp.record/v0", False), ("bigtcp.record/v11", True), ("x/v2", False)],
+)
+def test_a_record_of_another_version(path: Path, schema: str, newer: bool) -> None:
+    path.write_text(path.read_text().replace("bigtcp.record/v1", schema))
+    with pytest.raises(RecordError, match="line 1: ") as caught:
+        Recording(str(path))
+    assert ("newer" in caught.value.hint) is newer
+
+
+def test_lines_are_counted_as_an_editor_counts_them(path: Path) -> None:
+    """Those that are blank, too."""
+    header, first, *others = path.read_text().splitlines()
+    path.write_text("\n".join([header, "", first, " ", *others[:-1], "{", ""]))
+    with pytest.raises(RecordError, match="line 6: this is no JSON"):
+        counts(path)
+
+
+def test_the_whole_leaves_out_restarts(path: Path, tmp_path: Path) -> None:
+    """What the agent had counted when it was first asked, nobody knows since when."""
+    other, world = tmp_path / "b.jsonl", World()
+    with Writer(str(other)) as record:
+        for seconds, skbs in ((1, 1), (2, 4), (0, 50), (1, 57), (0, 9), (5, 11)):
+            if not seconds:
+                world.start()
+            world.now += seconds or 100
+            world.probes.put(OURS, 2, lengths(skbs))
+            record.add(world.sample().picture)
+    with Recording(str(other)) as recording:
+        period = recording.whole()
+    (line,) = period.lines.values()
+    assert period.seconds == 2 + 1 + 5
+    assert line.lengths.histogram.count == 3 + 7 + 2
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    with (
+        Recording(str(path)) as recording,
+        pytest.raises(RecordError, match="holds no interval"),
+    ):
+        recording.whole()
+
+
 def test_what_is_no_record(path: Path, tmp_path: Path) -> None:
     path.write_text(path.read_text().splitlines()[0] + "\n")
     for name, why in (

@@ -2,6 +2,7 @@
 """A record of netperf: what was written is read, what is wrong is named."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,15 @@ def test_what_was_written_is_read(seen: bool) -> None:
     text = written.json()
     assert "\n" not in text
     assert Record.of(json.loads(text)) == written
+
+
+def test_how_many_runs_there_are() -> None:
+    both = record("on", [100.0, 101.0, 102.0], 50)
+    series = both.families["ipv4"]
+    fewer = replace(series, runs=series.runs[:2])
+    assert both.runs == "3"
+    assert replace(both, families={"ipv4": fewer}).runs == "2 of 3"
+    assert replace(both, families={"ipv4": series, "ipv6": fewer}).runs == "2 to 3 of 3"
 
 
 @pytest.mark.parametrize(

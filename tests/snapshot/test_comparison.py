@@ -11,6 +11,8 @@ from agent.errors import BadValueError
 from agent.snapshot.comparison import (
     BIG_SHARE,
     LATENCIES,
+    LONGEST,
+    SEGMENTS,
     TRANSACTIONS,
     Facts,
     Measured,
@@ -55,6 +57,27 @@ def test_shares_differ_by_points_and_nothing_has_no_per_cent() -> None:
     nothing = Row.of(TRANSACTIONS, (0.0,) * 3, (5.0,) * 3)
     assert nothing.percent is None
     assert nothing.verdict is Verdict.BETTER
+
+
+@pytest.mark.parametrize(
+    ("metric", "a", "b", "verdict"),
+    [
+        (P99, 22.0, 23.0, Verdict.NO_DIFFERENCE),  # whole microseconds
+        (P99, 22.0, 24.0, Verdict.WORSE),
+        (LATENCIES["mean"], 22.0, 22.5, Verdict.WORSE),
+        (BIG_SHARE, 0.9991, 0.9995, Verdict.NO_DIFFERENCE),
+        (BIG_SHARE, 0.9, 0.95, Verdict.BETTER),
+        (SEGMENTS, 28.51, 28.52, Verdict.NO_DIFFERENCE),
+        (SEGMENTS, 14.5, 28.5, Verdict.BETTER),
+        (LONGEST, 80_052.0, 81_920.0, Verdict.NOT_JUDGED),  # exact, and an edge
+        (LONGEST, 65_212.0, 80_052.0, Verdict.NOT_JUDGED),
+    ],
+)
+def test_what_cannot_be_measured_is_no_difference(
+    metric: Metric, a: float, b: float, verdict: Verdict
+) -> None:
+    """However often it is so: the interval of equal runs is a point."""
+    assert Row.of(metric, (a,) * 5, (b,) * 5).verdict is verdict
 
 
 def measured(path: str, **facts: dict[Metric, tuple[float, ...]]) -> Measured:

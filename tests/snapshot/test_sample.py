@@ -65,18 +65,45 @@ def test_the_same_moment_has_no_rate() -> None:
     assert sample.since(sample).per_second(5) == 0
 
 
-def test_an_agent_that_was_restarted_has_counted_since_then() -> None:
-    """Also where it has by now counted more than the one before."""
+def test_after_a_restart_there_is_no_rate() -> None:
+    """What it counted may be older than its age: that began when it was first asked.
+    Nor does it matter that it has by now counted more than the one before.
+    """
     world = World()
     world.probes.put(OURS, 2, lengths(5))
     before = world.sample()
     world.now += 60
     world.start()
-    world.now += 2
+    world.now += 0.1
     world.probes.put(OURS, 2, lengths(8))
-    period = world.sample().since(before)
-    assert period.seconds == 2
-    assert only(period.lines).lengths.histogram.count == 8  # type: ignore[arg-type]
+    first = world.sample()
+    period = first.since(before)
+    count = only(period.lines).lengths.histogram.count  # type: ignore[arg-type]
+    assert (period.seconds, period.per_second(count)) == (0, 0)
+    assert count == 8
+    world.now += 2
+    world.probes.put(OURS, 2, lengths(14))
+    period = world.sample().since(first)
+    count = only(period.lines).lengths.histogram.count  # type: ignore[arg-type]
+    assert (period.seconds, count) == (2, 6)
+
+
+def test_periods_add_up() -> None:
+    world = World()
+    world.probes.put(OURS, 2, lengths(1))
+    samples = [world.sample()]
+    for seconds, skbs, more in ((2, 4, 0), (3, 4, 7)):
+        world.now += seconds
+        world.probes.put(OURS, 2, lengths(skbs))
+        if more:
+            world.probes.put(OURS, 3, lengths(more))
+        samples.append(world.sample())
+    first, second, third = samples
+    total = second.since(first).add(third.since(second))
+    counts = {
+        line.key.ifindex: line.lengths.histogram.count for line in total.lines.values()
+    }
+    assert (total.seconds, counts) == (5, {2: 3, 3: 7})
 
 
 def test_whose_it_is() -> None:

@@ -31,7 +31,7 @@ def row(traffic: Traffic, name: str, hook: str = "tx", family: str = "v4") -> Ro
 
 def test_the_first_sample_has_no_rates() -> None:
     eth0 = row(after(100), "eth0")
-    assert (eth0.skbs, eth0.bits, eth0.share, eth0.packets) == (None,) * 4
+    assert (eth0.skbs, eth0.bytes, eth0.share, eth0.packets) == (None,) * 4
     assert (eth0.trend, eth0.longest, eth0.limit) == ((), 80_000, 196_608)
 
 
@@ -40,7 +40,7 @@ def test_rates() -> None:
     eth0 = row(traffic, "eth0")
     assert traffic.seconds == 2
     assert eth0.skbs == 21_000
-    assert eth0.bits == 8 * (9_000 * 1000 + 12_000 * 80_000)
+    assert eth0.bytes == 9_000 * 1000 + 12_000 * 80_000
     assert eth0.share == pytest.approx(960 / 969)
     assert eth0.packets == pytest.approx((9_000 + 56 * 12_000) / 21_000)
     assert row(traffic, "shop/web-6f7c9d4b8-x2x7p").share == 1
@@ -51,14 +51,17 @@ def test_a_sample_of_the_same_moment_has_no_rates() -> None:
 
 
 def test_an_agent_that_was_restarted_has_no_absurd_rate() -> None:
-    """Its counters are those of a second; they are neither negative nor a jump."""
+    """Its counters are older than it is: those of 7 s at an age of 0.1 s."""
     traffic = after(100, 101)
-    traffic.take(Sample.of(picture(0.5, flows(), started=BEGAN + 110)))
-    eth0 = row(traffic, "eth0")
-    assert traffic.seconds == 0.5
-    assert eth0.skbs == 21_000
-    traffic.take(Sample.of(picture(1.5, flows(), started=BEGAN + 110)))
-    assert row(traffic, "eth0").skbs == 21_000
+    trend = row(traffic, "eth0").trend
+    for uptime, skbs in ((0.1, None), (1.1, 21_000)):
+        told = picture(uptime + 7, flows(), started=BEGAN + 110, uptime=uptime)
+        traffic.take(Sample.of(told))
+        eth0 = row(traffic, "eth0")
+        assert eth0.skbs == (skbs and pytest.approx(skbs))
+        assert eth0.share == (skbs and pytest.approx(960 / 969))
+    assert eth0.trend[: len(trend)] == trend
+    assert len(eth0.trend) == len(trend) + 1
 
 
 def test_what_is_queued_has_no_share() -> None:

@@ -17,9 +17,10 @@ from textual.widgets import Input
 from agent.errors import AgentError, Exit
 from agent.views.arrange import View
 from agent.views.top import texts
+from agent.views.top.driver import SlowLineDriver
 from agent.views.top.feed import Feed, Missed, Told
 from agent.views.top.header import Status, header
-from agent.views.top.histogram import LOW, histogram_lines
+from agent.views.top.histogram import histogram_lines
 from agent.views.top.keys import BINDINGS
 from agent.views.top.lines import Lines
 from agent.views.top.spans import BOLD
@@ -28,6 +29,7 @@ from agent.views.traffic import Row, Traffic
 
 LEAST_WIDTH, LEAST_HEIGHT = 60, 15
 _LEAST_REASONS = 20  # lines of a screen with room for them above a table
+_LEAST_REASONS_OF_TEXT = 30  # above a text
 _TICK_SECONDS = 1.0
 _TEXTS = ("findings", "histogram", "help")  # panes of text; the other is the table
 
@@ -35,6 +37,7 @@ _TEXTS = ("findings", "histogram", "help")  # panes of text; the other is the ta
 class TopApp(App[AgentError | int]):
     """Ends with 0, with 130 for Ctrl-C, or with what makes it impossible to go on."""
 
+    AUTO_FOCUS = None  # a widget with the focus would take keys of ours to scroll
     ENABLE_COMMAND_PALETTE = False
     CSS = """
     Screen { background: ansi_default; color: ansi_default; layout: vertical; }
@@ -54,7 +57,8 @@ class TopApp(App[AgentError | int]):
             self.told = told
 
     def __init__(self, feed: Feed, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(ansi_color=True)  # else NO_COLOR would be shades of grey
+        # Without ansi_color NO_COLOR would be shades of grey.
+        super().__init__(driver_class=SlowLineDriver, ansi_color=True)
         self.theme = "ansi-dark"  # the terminal's own colours, on dark and light
         self.view = View()
         self.pane = "traffic"
@@ -121,6 +125,8 @@ class TopApp(App[AgentError | int]):
     def on_resize(self) -> None:
         """Everything depends on the size."""
         self.draw()
+        # Textual forgets a layout that comes while nothing may be drawn.
+        self.screen.refresh(layout=True)
 
     def draw(self) -> None:
         """All that can be seen; what did not change is not drawn again."""
@@ -140,7 +146,7 @@ class TopApp(App[AgentError | int]):
             self._lines("small").show(texts.plain(said, width))
             return
         rows = self.view.arranged(self.traffic.rows)
-        self.draw_header()
+        above = self.draw_header() + 1  # and the tabs
         picture = self.traffic.sample.picture if self.traffic.sample else None
         findings = len(picture["findings"]) if picture else 0
         self._lines("tabs").show(
@@ -162,11 +168,16 @@ class TopApp(App[AgentError | int]):
                 rows = [*self.traffic.rows]
                 self._opened = _again(rows, self._opened)
                 self._lines("histogram").show(
-                    histogram_lines(rows, self._opened, self.traffic.seconds, self.size)
+                    histogram_lines(
+                        rows,
+                        self._opened,
+                        self.traffic.seconds,
+                        (width, height - above - 1),
+                    )
                 )
 
-    def draw_header(self) -> None:
-        """The head; its age changes by itself."""
+    def draw_header(self) -> int:
+        """The head, whose age changes by itself; how many lines it takes."""
         age = self._clock() - self._came
         feed = self._feed
         late = age > feed.patience and not feed.paused
@@ -184,12 +195,13 @@ class TopApp(App[AgentError | int]):
             ),
             self.size.width,
             reasons=self.size.height
-            >= (LOW if self.pane in _TEXTS else _LEAST_REASONS),
+            >= (_LEAST_REASONS_OF_TEXT if self.pane in _TEXTS else _LEAST_REASONS),
         )
         widget = self._lines("header")
         if widget.styles.height is None or widget.styles.height.value != len(lines):
             widget.styles.height = len(lines)
         widget.show(lines)
+        return len(lines)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Within a text a slash is a slash."""

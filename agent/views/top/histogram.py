@@ -2,6 +2,8 @@
 """The histogram of a row: what its device sends beside what it receives. Pure."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import groupby
 
 from agent.snapshot.histogram import Histogram, used_slots
 from agent.snapshot.model import Hook, Scope
@@ -17,17 +19,35 @@ _GAP = 2
 _MOST = 76  # columns of one histogram
 _PERCENT = 8
 _BIG = 65536
-LOW = 30  # lines of a screen with no room for every fact
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How to draw. `few` facts; slots that are empty side by side `folded` into one
+    line; marks `inline`, in the line of the slot that they end.
+    """
+
+    few: bool = False
+    folded: bool = False
+    inline: bool = False
+
+
+_WAYS = (  # the first that fits
+    _Way(),
+    _Way(folded=True),
+    _Way(few=True),
+    _Way(few=True, folded=True),
+    _Way(few=True, folded=True, inline=True),
+)
 
 
 def histogram_lines(
     rows: Iterable[Row], chosen: Row, seconds: float, size: tuple[int, int]
 ) -> list[Spans]:
-    """The lines for the row that was chosen, on a screen of this size. Where nothing
-    passed in the last `seconds`: what was counted since the agent began.
+    """The lines for the row that was chosen, so that they fit into this size. Where
+    nothing passed in the last `seconds`: what was counted since the agent began.
     """
     width, height = size
-    low = height < LOW
     its = [row for row in rows if _beside(row, chosen)]
     send = _first(its, (str(Hook.NET_DEV_START_XMIT),))
     receive = _first(its, (POD_RECEIVE, str(Hook.NETIF_RECEIVE_SKB)))
@@ -42,18 +62,25 @@ def histogram_lines(
         f"{chosen.name}  IP{chosen.family}" if chosen.family != DASH else chosen.name
     )
     each = min(_MOST, (width - _LABEL) // len(there) - _GAP)
-    return [
-        ((title, BOLD), (f"  {when}", FAINT)),
-        *([] if low else [()]),
-        _line("", [_head(name, row) for name, row in there.items()], each, BOLD),
-        *(
-            _line(label, [value(row, lately) for row in there.values()], each, PLAIN)
-            for label, value in (_FEW_FACTS if low else _FACTS).items()
-        ),
-        *_cut(queue, send, lately),
-        *([] if low else [()]),
-        *_slots([_passed(row, lately) for row in there.values()], each),
-    ]
+
+    def drawn(way: _Way) -> list[Spans]:
+        gap: list[Spans] = [] if way.few else [()]
+        facts = {
+            label: [value(row, lately) for row in there.values()]
+            for label, value in (_FEW_FACTS if way.few else _FACTS).items()
+        }
+        return [
+            ((title, BOLD), (f"  {when}", FAINT)),
+            *gap,
+            _line("", [_head(name, row) for name, row in there.items()], each, BOLD),
+            *(_line(label, cells, each, PLAIN) for label, cells in facts.items()),
+            *_cut(queue, send, lately),
+            *gap,
+            *_slots([_passed(row, lately) for row in there.values()], each, way),
+        ]
+
+    ways = map(drawn, _WAYS)
+    return next((lines for lines in ways if len(lines) <= height), drawn(_WAYS[-1]))
 
 
 def _beside(row: Row, chosen: Row) -> bool:
@@ -92,7 +119,7 @@ def _packets(row: Row, lately: bool) -> str:
 
 _FACTS: dict[str, Callable[[Row, bool], str]] = {
     "skb/s": lambda row, lately: si(row.skbs) if lately else DASH,
-    "bit/s": lambda row, lately: si(row.bits) if lately else DASH,
+    "B/s": lambda row, lately: si(row.bytes) if lately else DASH,
     ">64 KiB": lambda row, lately: percent(_passed(row, lately).big_share),
     "longest": lambda row, _: f"{row.longest:,} B",
     "pkt/skb": _packets,
@@ -102,7 +129,7 @@ _FEW_FACTS: dict[str, Callable[[Row, bool], str]] = {
     "skb/s": lambda row, lately: "  ".join(
         (
             _FACTS["skb/s"](row, lately),
-            f"{_FACTS['bit/s'](row, lately)} bit/s",
+            f"{_FACTS['B/s'](row, lately)} B/s",
             f"{_packets(row, lately)} pkt/skb",
         )
     ),
@@ -124,7 +151,7 @@ def _cut(queue: Row | None, send: Row | None, lately: bool) -> list[Spans]:
     return [((text, WARNING if left < queued / 2 else PLAIN),)]
 
 
-def _slots(columns: list[Histogram], each: int) -> list[Spans]:
+def _slots(columns: list[Histogram], each: int, way: _Way) -> list[Spans]:
     edges = columns[0].edges
     used = used_slots(columns)
     if not used:
@@ -133,18 +160,39 @@ def _slots(columns: list[Histogram], each: int) -> list[Spans]:
     wide = _LABEL + len(columns) * (_GAP + each)
     # Both marks are always there, wherever the skbs are.
     marks = [edges.index(edge) for edge in _MARKS if edge in edges]
-    for slot in range(min([used[0], *marks]), max([used[-1], *marks]) + 1):
-        edge = edges[slot] if slot < len(edges) else 0
-        big = slot > 0 and edges[slot - 1] >= _BIG
-        label = size(edge) if edge else "longer"
-        spans: Spans = ((label.rjust(_LABEL), FAINT),)
-        for histogram in columns:
-            share = histogram.slots[slot] / histogram.count if histogram.count else 0
-            drawn = bar(share, each - _PERCENT).ljust(each - _PERCENT)
-            said = (percent(share) if share else "").rjust(_PERCENT)
-            style = KEY if big else PLAIN
-            spans = (*spans, (" " * _GAP + drawn, style), (said, PLAIN))
-        lines.append(spans)
-        if edge in _MARKS:
-            lines.append(((f" {_MARKS[edge]} ".center(wide, "·"), WARNING),))
+    shown = range(min([used[0], *marks]), max([used[-1], *marks]) + 1)
+    empty = [
+        slot not in marks and not any(column.slots[slot] for column in columns)
+        for slot in range(len(edges) + 1)
+    ]
+    for is_empty, run in groupby(shown, key=empty.__getitem__):
+        slots = list(run)
+        if way.folded and is_empty and len(slots) > 1:
+            lines.append((("…".rjust(_LABEL), FAINT),))
+            continue
+        for slot in slots:
+            mark = _MARKS.get(edges[slot]) if slot < len(edges) else None
+            fill = "·" if mark and way.inline else " "
+            lines.append(_slot(columns, slot, each, fill))
+            if mark and not way.inline:
+                lines.append(((f" {mark} ".center(wide, "·"), WARNING),))
     return lines
+
+
+def _slot(columns: list[Histogram], slot: int, each: int, fill: str) -> Spans:
+    edges = columns[0].edges
+    big = slot > 0 and edges[slot - 1] >= _BIG
+    label = size(edges[slot]) if slot < len(edges) else "longer"
+    spans: Spans = ((label.rjust(_LABEL), FAINT),)
+    for histogram in columns:
+        share = histogram.slots[slot] / histogram.count if histogram.count else 0
+        room = each - _PERCENT
+        drawn = bar(share, room)
+        said = (percent(share) if share else "").rjust(_PERCENT, fill)
+        spans = (
+            *spans,
+            (" " * _GAP + drawn, KEY if big else PLAIN),
+            (fill * (room - len(drawn)), WARNING),
+            (said, PLAIN),
+        )
+    return spans

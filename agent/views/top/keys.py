@@ -8,6 +8,7 @@ from agent.errors import Exit
 BINDINGS: list[BindingType] = [
     Binding("q", "end(0)"),
     Binding("ctrl+c,ctrl+q", f"end({int(Exit.INTERRUPTED)})", priority=True),
+    Binding("ctrl+z", "suspend_process", priority=True),
     Binding("s", "sort(1)"),
     Binding("greater_than_sign", "sort(1)"),
     Binding("less_than_sign", "sort(-1)"),

@@ -50,7 +50,7 @@ class Head(Lines):
             at += width + 1
 
 
-class Table(Lines, can_focus=True):
+class Table(Lines):
     """The rows. The chosen one is followed where sorting moves it, once a user has
     chosen; before, it is the first.
     """

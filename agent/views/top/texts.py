@@ -35,7 +35,7 @@ KEYS = (
     ("F Tab", "findings: what is wrong, why, what to do"),
     ("Space", "pause: nothing is asked, nothing recorded"),
     ("+ -", "longer or shorter interval"),
-    ("q Ctrl-C", "quit"),
+    ("q Ctrl-C", "quit; Ctrl-Z: suspend"),
 )
 REPLAY_KEYS = (
     ("Left Right", "back and on; Home and End: to the ends of the record"),
@@ -45,7 +45,7 @@ _COLUMNS = """\
 tx is net_dev_start_xmit: what the driver gets. rx is netif_receive_skb: after GRO.
 queue is net_dev_queue: before software GSO, only skbs above 64 KiB. gro is
 napi_gro_receive_entry: each wire packet. pod rx: what a pod received, by address.
-bit/s counts L3 lengths. >64 KiB: share of the bytes in skbs above 64 KiB; trend: that
+B/s counts L3 lengths. >64 KiB: share of the bytes in skbs above 64 KiB; trend: that
 share, sample by sample. longest: since the agent began to count. pkt/skb: wire packets
 that an skb stands for. A packet passes several hooks and devices: never add up rows."""
 
@@ -90,16 +90,16 @@ def help_lines(width: int, *, replay: bool) -> list[Spans]:
 
 
 def tabs(pane: str, rows: int, findings: int, chosen: str, width: int) -> Spans:
-    """Which pane is open, and what is left out of the table."""
+    """Which pane is open, the keys to the others, and what the table leaves out."""
     names = {
         "traffic": f"Traffic {rows}",
-        "findings": f"Findings {findings}",
-        "histogram": "Histogram",
-        "help": "Help",
+        "findings": f"F Findings {findings}",
+        "histogram": "↵ Histogram",
+        "help": "? Help",
     }
     spans: Spans = ()
     for name, text in names.items():
-        if name in ("traffic", "findings", pane):
+        if name in ("traffic", "findings", "histogram", pane):
             style = (
                 MARK
                 if name == pane
@@ -113,15 +113,18 @@ def tabs(pane: str, rows: int, findings: int, chosen: str, width: int) -> Spans:
 
 def footer(pane: str, width: int, *, replay: bool) -> Spans:
     """The keys that matter here, as many as there is room for."""
-    keys = [("q", "quit"), ("?", "help"), ("F", "findings"), ("space", "pause")]
+    keys = [("q", "quit"), ("?", "help")]
     if pane == "traffic":
-        keys += [("↵", "open"), ("s", "sort"), ("/", "filter")]
-        keys += [("f", "IP"), ("h", "hook"), ("p", "pods"), ("o", "others")]
+        keys += [("s", "sort"), ("/", "filter"), ("f", "IP"), ("h", "hook")]
+        keys += [("p", "pods"), ("space", "pause")]
     else:
-        keys[2:3] = [("esc", "back"), ("↑↓", "scroll")]
-    keys.append(("←→", "seek") if replay else ("+-", "interval"))
+        keys += [("esc", "back"), ("↑↓", "scroll"), ("space", "pause")]
     if replay:
-        keys.append(("+-", "speed"))
+        keys += [("←→", "seek"), ("+-", "speed")]
+    else:
+        keys += [("+-", "interval")]
+    if pane == "traffic":
+        keys += [("o", "others")]
     spans: Spans = ()
     room = width
     for key, text in keys:

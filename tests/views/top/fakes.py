@@ -24,7 +24,9 @@ TX, RX, QUEUE = "net_dev_start_xmit", "netif_receive_skb", "net_dev_queue"
 
 @dataclass
 class Flow:
-    """A row that counts `small` skbs of 1,000 bytes and `big` of 80,000 a second."""
+    """A row that counts `acks` skbs of 52 bytes, `small` of 1,000 and `big` of 80,000
+    a second.
+    """
 
     device: str
     hook: str = TX
@@ -36,11 +38,15 @@ class Flow:
     cookie: int = 7
     peer: int | None = None
     limit: int = 192 * KIB
+    acks: int = 0
 
     def row(self, seconds: float) -> dict[str, Any]:
-        small, big = int(self.small * seconds), int(self.big * seconds)
+        acks, small, big = (
+            int(count * seconds) for count in (self.acks, self.small, self.big)
+        )
         slots = [0] * (len(EDGES) + 1)
         slots[EDGES.index(1500)], slots[EDGES.index(81920)] = small, big
+        slots[EDGES.index(128)] = acks
         return {
             "device": self.device,
             "kind": "veth",
@@ -52,10 +58,10 @@ class Flow:
             "hook": self.hook,
             "ip_family": self.family,
             "slots": slots,
-            "bytes": 1000 * small + 80_000 * big,
+            "bytes": 52 * acks + 1000 * small + 80_000 * big,
             "big_bytes": 80_000 * big,
-            "segments": small + 56 * big,
-            "longest": 80_000 if big else 1000 if small else 0,
+            "segments": acks + small + 56 * big,
+            "longest": 80_000 if big else 1000 if small else 52 if acks else 0,
             "limit": self.limit,
         }
 

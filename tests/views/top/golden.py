@@ -15,7 +15,7 @@ from agent.views.top.feed import Missed
 from tests.views.top.fakes import FakeFeed
 
 FOLDER = Path(__file__).parent / "screens"
-SIZES = ((80, 24), (160, 48))
+SIZES = ((80, 24), (160, 48), (200, 60))
 Act = Callable[["Screen"], Awaitable[None]]
 
 
@@ -37,6 +37,16 @@ class Screen:
     @property
     def text(self) -> str:
         return "\n".join(self.lines)
+
+    @property
+    def reversed(self) -> list[str]:
+        """The lines that are shown reversed from end to end of their text."""
+        found = []
+        for strip in self.app.screen._compositor.render_strips():
+            said = [segment for segment in strip if segment.text.strip()]
+            if said and all(each.style and each.style.reverse for each in said):
+                found.append(strip.text.rstrip())
+        return found
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)
@@ -90,9 +100,18 @@ async def paused_record(screen: Screen) -> None:
     await screen.press("space")
 
 
+async def acknowledgements(screen: Screen) -> None:
+    """What the lab's traffic looks like: both ways, and as many of them as big ones."""
+    for row in screen.feed.rows[:2]:
+        row.acks = 12_000
+    await screen.go(2)
+    await screen.press("enter")
+
+
 SCREENS: dict[str, Act] = {
     "traffic": pressed(),
     "histogram": pressed("down", "down", "enter"),
+    "acknowledgements": acknowledgements,
     "findings": pressed("F"),
     "help": pressed("question_mark"),
     "others": pressed("o", "h", "6", "0"),

@@ -33,18 +33,49 @@ def test_a_terminal_that_is_too_small_says_so(size: tuple[int, int]) -> None:
     shown(act, size)
 
 
-@pytest.mark.parametrize("size", [(60, 15), (60, 40), (80, 24), (120, 40), (200, 60)])
-def test_every_screen_fits(size: tuple[int, int]) -> None:
+PANES = {
+    "escape": "dummy0 ",
+    "enter": "nothing was counted yet",
+    "F": "which: uplink",
+    "question_mark": "turn the order round",
+}
+
+
+@pytest.mark.parametrize("size", [(LEAST_WIDTH, LEAST_HEIGHT), (60, 40), (120, 40)])
+@pytest.mark.parametrize("key", PANES)
+def test_what_matters_is_seen(size: tuple[int, int], key: str) -> None:
     async def act(screen: Screen) -> None:
-        for key in ("enter", "escape", "F", "F", "question_mark", "question_mark"):
-            lines = screen.lines
-            assert len(lines) == size[1]
-            assert max(map(len, lines)) <= size[0]
-            assert lines[-1].startswith("q quit ? help ")
-            assert lines[0].startswith("node1  Linux 6.18.44")
-            await screen.press(key)
+        await screen.press("end", key)
+        assert screen.lines[0].startswith("node1  Linux 6.18.44")
+        assert screen.lines[-1].startswith("q quit ? help ")
+        assert PANES[key] in screen.text
 
     shown(act, size)
+
+
+@pytest.mark.parametrize(
+    ("replay", "pace"), [(False, "+- interval"), (True, "←→ seek +- speed")]
+)
+def test_every_key_that_must_be_in_the_footer_is(replay: bool, pace: str) -> None:
+    """At 80 columns."""
+
+    async def act(screen: Screen) -> None:
+        screen.feed.replay = replay
+        await screen.go()
+        keys = "q quit ? help s sort / filter f IP h hook p pods space pause"
+        assert screen.lines[-1] == f"{keys} {pace}"
+        assert "F Findings 1   ↵ Histogram" in screen.text
+
+    shown(act)
+
+
+def test_a_mark_that_has_no_line_of_its_own() -> None:
+    async def act(screen: Screen) -> None:
+        await screen.press("enter")
+        (mark,) = (line for line in screen.lines if line.startswith("   64 KiB"))
+        assert mark.endswith("  ·······················  ·······················")
+
+    shown(act, (60, 15))
 
 
 def test_before_the_first_sample() -> None:
