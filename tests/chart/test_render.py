@@ -208,31 +208,6 @@ def test_netperf_is_off_and_needs_no_right() -> None:
         assert context["readOnlyRootFilesystem"] is True
 
 
-def test_the_web_config_is_the_agents(tmp_path: Path) -> None:
-    """What the chart writes is what the agent reads."""
-    from agent.views.webconfig import read
-
-    flag = f"--values={BY_NAME['secured']}"
-    objects = helm.template(flag)
-    (text,) = helm.one(objects, "Secret")["stringData"].values()
-    (tmp_path / "web.yaml").write_text(text)
-    found = read(str(tmp_path / "web.yaml"))
-    assert found.tls
-    mounts = {
-        mount["name"]: mount["mountPath"]
-        for mount in helm.container(helm.one(objects, "DaemonSet"))["volumeMounts"]
-    }
-    assert found.tls.files == tuple(
-        f"{mounts['tls']}/{name}" for name in ("tls.crt", "tls.key", "ca.crt")
-    )
-    assert list(found.users) == ["prometheus"]
-    daemon = helm.one(objects, "DaemonSet")
-    path = helm.environment(daemon)["BIGTCP_WEB_CONFIG"]
-    assert path == f"{mounts['web']}/web-config.yaml"
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert helm.container(daemon)[probe]["httpGet"]["scheme"] == "HTTPS"
-
-
 def test_dashboards_and_rules_come_as_they_are(tmp_path: Path) -> None:
     """With the braces of Grafana and Prometheus, which are Helm's, too."""
     copy = tmp_path / "chart"

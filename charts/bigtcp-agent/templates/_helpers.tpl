@@ -59,7 +59,7 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
 {{- define "bigtcp-agent.scheme" -}}
-{{- ternary "https" "http" (not (empty .Values.web.tls.secretName)) -}}
+{{- default (ternary "http" "https" (empty .Values.web.tls.secretName)) .Values.web.scheme -}}
 {{- end -}}
 
 {{/* The Secret with the web config; empty: there is none. */}}
