@@ -197,6 +197,36 @@ def test_every_selector_finds_the_pods_it_means() -> None:
     ]
 
 
+def test_the_policy_opens_the_agents_port_to_who_asks() -> None:
+    flags = ("--set=ciliumNetworkPolicy.enabled=true,agent.port=29715",)
+    kind = "CiliumClusterwideNetworkPolicy"
+    spec = helm.one(helm.template(*flags), kind)["spec"]
+    ports = [{"ports": [{"port": "29715", "protocol": "TCP"}]}]
+    assert spec["ingress"] == [{"toPorts": ports, "fromEntities": ["cluster"]}]
+    assert spec["enableDefaultDeny"] == {"ingress": False, "egress": False}
+    assert spec["nodeSelector"] == {"matchLabels": {}}
+    peer = "ciliumNetworkPolicy.fromEndpoints[0].matchLabels.app"
+    node = "ciliumNetworkPolicy.nodeSelector.role"
+    more = (f"--set={peer}=prometheus,{node}=worker,netperf.enabled=true",)
+    objects = helm.template(*flags, *more)
+    spec = helm.one(objects, kind)["spec"]
+    assert spec["nodeSelector"] == {"matchLabels": {"role": "worker"}}
+    (rule,) = spec["ingress"]
+    assert set(rule) == {"toPorts", "fromEndpoints"}
+    assert rule["toPorts"] == ports
+    prometheus, ours = rule["fromEndpoints"]
+    assert prometheus == {"matchLabels": {"app": "prometheus"}}
+    labels = ours["matchLabels"]
+    assert labels.pop("k8s:io.kubernetes.pod.namespace") == "agents"
+    (among,) = ours["matchExpressions"]
+    assert among["operator"] == "In"
+    client = helm.one(objects, "Job")["spec"]["template"]["metadata"]["labels"]
+    test = helm.one(objects, "Pod")["metadata"]["labels"]
+    for asking in (client, test):
+        assert labels.items() <= asking.items()
+        assert asking[among["key"]] in among["values"]
+
+
 def test_netperf_is_off_and_needs_no_right() -> None:
     kinds = {each["kind"] for each in helm.template()}
     assert not kinds & {"Job", "CronJob", "Deployment"}
