@@ -276,5 +276,24 @@ def test_names_stay_short_enough(tmp_path: Path) -> None:
     for schedule in ("", "1 * * * *"):
         flags = (f"--values={long}", f"--set=netperf.schedule={schedule}")
         for each in helm.template(*flags):
-            most = 52 if each["kind"] == "CronJob" else 63
+            most = {"CronJob": 52, "Service": 63, "Job": 63}.get(each["kind"], 253)
             assert len(each["metadata"]["name"]) <= most
+
+
+def test_two_releases_of_one_name_have_no_object_in_common() -> None:
+    """Each in a namespace of its own, all that is optional in a third."""
+    flags = [
+        *("netperf.enabled=true", "ciliumNetworkPolicy.enabled=true"),
+        *("serviceMonitor.enabled=true", "serviceMonitor.namespace=monitoring"),
+        *("prometheusRule.enabled=true", "prometheusRule.namespace=monitoring"),
+        *("dashboards.enabled=true", "dashboards.namespace=monitoring"),
+    ]
+    ours, theirs = (
+        {
+            (each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"])
+            for each in helm.template(f"--set={','.join(flags)}", f"--namespace={name}")
+        }
+        for name in ("agents", "others")
+    )
+    assert len(ours) == len(theirs) > 15
+    assert not ours & theirs

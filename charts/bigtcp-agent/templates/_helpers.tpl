@@ -14,6 +14,16 @@
 {{- end -}}
 {{- end -}}
 
+{{/*
+Of an object that lives in another namespace than the release, or in none: list ROOT NAMESPACE.
+Two releases of one name in two namespaces must not have it in common.
+*/}}
+{{- define "bigtcp-agent.nameIn" -}}
+{{- $root := index . 0 -}}
+{{- include "bigtcp-agent.fullname" $root -}}
+{{- if ne (index . 1) $root.Release.Namespace }}-{{ $root.Release.Namespace }}{{ end -}}
+{{- end -}}
+
 {{- define "bigtcp-agent.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 app.kubernetes.io/name: {{ include "bigtcp-agent.name" . }}
