@@ -67,6 +67,16 @@ def test_what_is_said_twice_is_the_same() -> None:
     }
 
 
+def test_what_looks_like_a_number_stays_text() -> None:
+    objects = helm.template("--set-string=cilium.namespace=1,cilium.configMap=0x1f")
+    said = helm.environment(helm.one(objects, "DaemonSet"))
+    assert said["BIGTCP_CILIUM_NAMESPACE"] == "1"
+    assert said["BIGTCP_CILIUM_CONFIG_MAP"] == "0x1f"
+    role = helm.one(objects, "Role")
+    assert role["metadata"]["namespace"] == "1"
+    assert role["rules"][0]["resourceNames"] == ["0x1f"]
+
+
 def test_rights_of_the_container() -> None:
     daemon = helm.one(helm.template(), "DaemonSet")
     spec = daemon["spec"]["template"]["spec"]
