@@ -248,6 +248,56 @@ def test_netperf_is_off_and_needs_no_right() -> None:
         assert context["readOnlyRootFilesystem"] is True
 
 
+@pytest.mark.parametrize(
+    ("flags", "image", "policy"),
+    [
+        ([], f"localhost/bigtcp-agent-netperf:{__version__}", "IfNotPresent"),
+        (
+            [
+                "image.registry=r:5,image.repository=a,image.tag=v2,image.pullPolicy=Always"
+            ],
+            "r:5/a-netperf:v2",
+            "Always",
+        ),
+        (
+            [f"image.repository=r/a,image.digest=sha256:{'0' * 64}"],
+            f"r/a-netperf:{__version__}",
+            "IfNotPresent",
+        ),
+        (
+            ["image.registry=r,image.tag=v2", "netperf.image.repository=s/n"],
+            "s/n:v2",
+            "IfNotPresent",
+        ),
+        (
+            ["netperf.image.registry=s", "netperf.image.tag=v3"],
+            "s/localhost/bigtcp-agent-netperf:v3",
+            "IfNotPresent",
+        ),
+    ],
+)
+def test_the_image_of_netperf_comes_from_where_the_agents_does(
+    flags: list[str], image: str, policy: str
+) -> None:
+    objects = helm.template(f"--set={','.join(['netperf.enabled=true', *flags])}")
+    for kind in ("Job", "Deployment"):
+        found = helm.container(helm.one(objects, kind))
+        assert (found["image"], found["imagePullPolicy"]) == (image, policy)
+    agent = helm.container(helm.one(objects, "DaemonSet"))["image"]
+    assert "netperf" not in agent
+
+
+def test_pods_of_netperf_take_what_is_given() -> None:
+    flags = "netperf.podLabels.a=b,netperf.podAnnotations.c=d"
+    more = "netperf.enabled=true,netperf.priorityClassName=low"
+    objects = helm.template(f"--set={flags},{more}")
+    for kind in ("Job", "Deployment"):
+        pod = helm.one(objects, kind)["spec"]["template"]
+        assert pod["metadata"]["labels"]["a"] == "b"
+        assert pod["metadata"]["annotations"] == {"c": "d"}
+        assert pod["spec"]["priorityClassName"] == "low"
+
+
 def test_dashboards_and_rules_come_as_they_are(tmp_path: Path) -> None:
     """With the braces of Grafana and Prometheus, which are Helm's, too."""
     copy = tmp_path / "chart"

@@ -42,6 +42,7 @@ REFUSED = [
     ("netperf.seconds=0", "/netperf/seconds"),
     ("netperf.message=80000", "/netperf/message"),
     ("netperf.family=ipv5", "/netperf/family"),
+    ("netperf.image.pullPolicy=always", "/netperf/image/pullPolicy"),
     ("netperf.schedule=hourly", "/netperf/schedule"),
     ("netperf.schedule=17 * * *", "/netperf/schedule"),
     ("netperf.server.host=http://server", "/netperf/server/host"),
