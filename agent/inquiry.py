@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agent.errors import AgentError, BadValueError, Exit, KernelError
-from agent.settings import Cluster
+from agent.settings import Cluster, is_ipv6
 from agent.snapshot.model import Hook
 from agent.snapshot.plain import plain_json, plainly
 from agent.snapshot.sample import SCHEMA
@@ -112,13 +112,21 @@ def _is_address(url: str) -> bool:
     return parts.scheme in ("http", "https") and host
 
 
-def require_address(url: str) -> None:
-    """BadValueError where this cannot be the address of an agent."""
+def address(url: str) -> str:
+    """The address of an agent, as URLs have it; BadValueError where it is none.
+
+    The brackets of an IPv6 address with a port may be missing: a manifest puts the
+    node's address between scheme and port, and cannot tell its family.
+    """
+    bare = re.fullmatch(r"(https?://)([0-9a-fA-F:.]+)(:[0-9]+/?)", url)
+    if bare and is_ipv6(bare[2]):
+        url = f"{bare[1]}[{bare[2]}]{bare[3]}"
     if not _is_address(url):
         raise BadValueError(
             f"--url {url!r} is no address of an agent",
             "use http://HOST:PORT, such as http://127.0.0.1:19715",
         )
+    return url
 
 
 @contextlib.contextmanager
@@ -127,8 +135,7 @@ def asked(url: str | None, where: Cluster) -> Iterator[Asked]:
     or our own probes. UnreachableError where none can.
     """
     url_given = url is not None
-    url = LOCAL_AGENT if url is None else url
-    require_address(url)
+    url = address(LOCAL_AGENT if url is None else url)
     try:
         fetch(url, None)
     except OSError as err:

@@ -72,11 +72,11 @@ class Server:
         """From HOST, HOST:PORT, IPV6, [IPV6] or [IPV6]:PORT; BadValueError
         otherwise.
         """
-        if _is_ipv6(text):
+        if is_ipv6(text):
             return cls(text, default_port)
         match = re.fullmatch(r"(?:\[([^\]\s]+)\]|([\w.-]+))(?::([0-9]{1,5}))?", text)
         port = int(match[3] or default_port) if match else 0
-        if not match or not 0 < port < _PORTS or (match[1] and not _is_ipv6(match[1])):
+        if not match or not 0 < port < _PORTS or (match[1] and not is_ipv6(match[1])):
             raise BadValueError(
                 f"--server {text!r} is no server",
                 "use HOST, HOST:PORT or [IPV6]:PORT; without a port it is "
@@ -89,7 +89,8 @@ class Server:
         return f"{host}:{self.port}"
 
 
-def _is_ipv6(text: str) -> bool:
+def is_ipv6(text: str) -> bool:
+    """An address, without brackets."""
     try:
         ipaddress.IPv6Address(text)
     except ValueError:

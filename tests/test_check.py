@@ -125,7 +125,7 @@ def test_without_agent_and_rights() -> None:
     [
         *("localhost:19715", "ftp://x/", "", "http://", "http://[::1"),
         *("http://[::1]:x/", "http://a b/", "http://\u00e9/"),
-        "http://127.0.0.1:99999",
+        *("http://127.0.0.1:99999", "http://fd00::7:99999", "http://fd00::7"),
     ],
 )
 def test_a_url_that_is_none(url: str) -> None:

@@ -44,6 +44,20 @@ def endless() -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("http://fd00::7:19715", "http://[fd00::7]:19715"),
+        ("https://::ffff:192.0.2.7:1/", "https://[::ffff:192.0.2.7]:1/"),
+        ("http://[fd00::7]:19715", "http://[fd00::7]:19715"),
+        ("http://192.0.2.7:19715", "http://192.0.2.7:19715"),
+        ("http://feed:19715", "http://feed:19715"),
+    ],
+)
+def test_an_address_of_either_family(url: str, address: str) -> None:
+    assert inquiry.address(url) == address
+
+
 def test_too_much(endless: str) -> None:
     with pytest.raises(AgentError, match="more than 64 MiB"):
         inquiry.fetch(endless, None)

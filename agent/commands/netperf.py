@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent import settings
+from agent import inquiry, settings
 from agent.commands import options
 from agent.commands.options import flag
 from agent.commands.progress import Progress, progress
 from agent.errors import BadValueError, Exit
-from agent.inquiry import LOCAL_AGENT, require_address
 
 if TYPE_CHECKING:
     from agent.record.netperf import Record
@@ -69,7 +68,7 @@ _LISTEN = "BIGTCP_NETPERF_LISTEN"
 )
 @flag(
     "--url",
-    default=LOCAL_AGENT,
+    default=inquiry.LOCAL_AGENT,
     help="The agent of this node, which tells what passed. Without one there are "
     "results, but no histograms.",
 )
@@ -125,7 +124,7 @@ def netperf(  # noqa: PLR0913  a flag each
     where = settings.Server.parse(server, PORT)
     address = settings.Address.parse(listen) if listen else None
     request, response = settings.parse_messages(messages)
-    require_address(url)
+    url = inquiry.address(url)
     _require_cpu(cpu)
     families = (Family.IPV4, Family.IPV6) if family == "both" else (Family(family),)
     test = TcpRr(request, response, seconds, repeats, cpu)

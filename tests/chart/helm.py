@@ -24,9 +24,9 @@ def run(version: str, *argv: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def template(*flags: str, version: str = "helm3") -> list[Object]:
+def template(*flags: str, version: str = "helm3", chart: Path = CHART) -> list[Object]:
     """The objects of a release called `try` in namespace `agents`."""
-    argv = ("template", "try", str(CHART), "--namespace=agents", *_KUBERNETES, *flags)
+    argv = ("template", "try", str(chart), "--namespace=agents", *_KUBERNETES, *flags)
     done = run(version, *argv)
     assert done.returncode == 0, done.stderr
     return [found for found in yaml.safe_load_all(done.stdout) if found]

@@ -67,6 +67,16 @@ def test_what_is_said_twice_is_the_same() -> None:
     }
 
 
+def test_what_looks_like_a_number_stays_text() -> None:
+    objects = helm.template("--set-string=cilium.namespace=1,cilium.configMap=0x1f")
+    said = helm.environment(helm.one(objects, "DaemonSet"))
+    assert said["BIGTCP_CILIUM_NAMESPACE"] == "1"
+    assert said["BIGTCP_CILIUM_CONFIG_MAP"] == "0x1f"
+    role = helm.one(objects, "Role")
+    assert role["metadata"]["namespace"] == "1"
+    assert role["rules"][0]["resourceNames"] == ["0x1f"]
+
+
 def test_rights_of_the_container() -> None:
     daemon = helm.one(helm.template(), "DaemonSet")
     spec = daemon["spec"]["template"]["spec"]
@@ -197,6 +207,36 @@ def test_every_selector_finds_the_pods_it_means() -> None:
     ]
 
 
+def test_the_policy_opens_the_agents_port_to_who_asks() -> None:
+    flags = ("--set=ciliumNetworkPolicy.enabled=true,agent.port=29715",)
+    kind = "CiliumClusterwideNetworkPolicy"
+    spec = helm.one(helm.template(*flags), kind)["spec"]
+    ports = [{"ports": [{"port": "29715", "protocol": "TCP"}]}]
+    assert spec["ingress"] == [{"toPorts": ports, "fromEntities": ["cluster"]}]
+    assert spec["enableDefaultDeny"] == {"ingress": False, "egress": False}
+    assert spec["nodeSelector"] == {"matchLabels": {}}
+    peer = "ciliumNetworkPolicy.fromEndpoints[0].matchLabels.app"
+    node = "ciliumNetworkPolicy.nodeSelector.role"
+    more = (f"--set={peer}=prometheus,{node}=worker,netperf.enabled=true",)
+    objects = helm.template(*flags, *more)
+    spec = helm.one(objects, kind)["spec"]
+    assert spec["nodeSelector"] == {"matchLabels": {"role": "worker"}}
+    (rule,) = spec["ingress"]
+    assert set(rule) == {"toPorts", "fromEndpoints"}
+    assert rule["toPorts"] == ports
+    prometheus, ours = rule["fromEndpoints"]
+    assert prometheus == {"matchLabels": {"app": "prometheus"}}
+    labels = ours["matchLabels"]
+    assert labels.pop("k8s:io.kubernetes.pod.namespace") == "agents"
+    (among,) = ours["matchExpressions"]
+    assert among["operator"] == "In"
+    client = helm.one(objects, "Job")["spec"]["template"]["metadata"]["labels"]
+    test = helm.one(objects, "Pod")["metadata"]["labels"]
+    for asking in (client, test):
+        assert labels.items() <= asking.items()
+        assert asking[among["key"]] in among["values"]
+
+
 def test_netperf_is_off_and_needs_no_right() -> None:
     kinds = {each["kind"] for each in helm.template()}
     assert not kinds & {"Job", "CronJob", "Deployment"}
@@ -208,29 +248,54 @@ def test_netperf_is_off_and_needs_no_right() -> None:
         assert context["readOnlyRootFilesystem"] is True
 
 
-def test_the_web_config_is_the_agents(tmp_path: Path) -> None:
-    """What the chart writes is what the agent reads."""
-    from agent.views.webconfig import read
+@pytest.mark.parametrize(
+    ("flags", "image", "policy"),
+    [
+        ([], f"localhost/bigtcp-agent-netperf:{__version__}", "IfNotPresent"),
+        (
+            [
+                "image.registry=r:5,image.repository=a,image.tag=v2,image.pullPolicy=Always"
+            ],
+            "r:5/a-netperf:v2",
+            "Always",
+        ),
+        (
+            [f"image.repository=r/a,image.digest=sha256:{'0' * 64}"],
+            f"r/a-netperf:{__version__}",
+            "IfNotPresent",
+        ),
+        (
+            ["image.registry=r,image.tag=v2", "netperf.image.repository=s/n"],
+            "s/n:v2",
+            "IfNotPresent",
+        ),
+        (
+            ["netperf.image.registry=s", "netperf.image.tag=v3"],
+            "s/localhost/bigtcp-agent-netperf:v3",
+            "IfNotPresent",
+        ),
+    ],
+)
+def test_the_image_of_netperf_comes_from_where_the_agents_does(
+    flags: list[str], image: str, policy: str
+) -> None:
+    objects = helm.template(f"--set={','.join(['netperf.enabled=true', *flags])}")
+    for kind in ("Job", "Deployment"):
+        found = helm.container(helm.one(objects, kind))
+        assert (found["image"], found["imagePullPolicy"]) == (image, policy)
+    agent = helm.container(helm.one(objects, "DaemonSet"))["image"]
+    assert "netperf" not in agent
 
-    flag = f"--values={BY_NAME['secured']}"
-    objects = helm.template(flag)
-    (text,) = helm.one(objects, "Secret")["stringData"].values()
-    (tmp_path / "web.yaml").write_text(text)
-    found = read(str(tmp_path / "web.yaml"))
-    assert found.tls
-    mounts = {
-        mount["name"]: mount["mountPath"]
-        for mount in helm.container(helm.one(objects, "DaemonSet"))["volumeMounts"]
-    }
-    assert found.tls.files == tuple(
-        f"{mounts['tls']}/{name}" for name in ("tls.crt", "tls.key", "ca.crt")
-    )
-    assert list(found.users) == ["prometheus"]
-    daemon = helm.one(objects, "DaemonSet")
-    path = helm.environment(daemon)["BIGTCP_WEB_CONFIG"]
-    assert path == f"{mounts['web']}/web-config.yaml"
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert helm.container(daemon)[probe]["httpGet"]["scheme"] == "HTTPS"
+
+def test_pods_of_netperf_take_what_is_given() -> None:
+    flags = "netperf.podLabels.a=b,netperf.podAnnotations.c=d"
+    more = "netperf.enabled=true,netperf.priorityClassName=low"
+    objects = helm.template(f"--set={flags},{more}")
+    for kind in ("Job", "Deployment"):
+        pod = helm.one(objects, kind)["spec"]["template"]
+        assert pod["metadata"]["labels"]["a"] == "b"
+        assert pod["metadata"]["annotations"] == {"c": "d"}
+        assert pod["spec"]["priorityClassName"] == "low"
 
 
 def test_dashboards_and_rules_come_as_they_are(tmp_path: Path) -> None:
@@ -287,5 +352,24 @@ def test_names_stay_short_enough(tmp_path: Path) -> None:
     for schedule in ("", "1 * * * *"):
         flags = (f"--values={long}", f"--set=netperf.schedule={schedule}")
         for each in helm.template(*flags):
-            most = 52 if each["kind"] == "CronJob" else 63
+            most = {"CronJob": 52, "Service": 63, "Job": 63}.get(each["kind"], 253)
             assert len(each["metadata"]["name"]) <= most
+
+
+def test_two_releases_of_one_name_have_no_object_in_common() -> None:
+    """Each in a namespace of its own, all that is optional in a third."""
+    flags = [
+        *("netperf.enabled=true", "ciliumNetworkPolicy.enabled=true"),
+        *("serviceMonitor.enabled=true", "serviceMonitor.namespace=monitoring"),
+        *("prometheusRule.enabled=true", "prometheusRule.namespace=monitoring"),
+        *("dashboards.enabled=true", "dashboards.namespace=monitoring"),
+    ]
+    ours, theirs = (
+        {
+            (each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"])
+            for each in helm.template(f"--set={','.join(flags)}", f"--namespace={name}")
+        }
+        for name in ("agents", "others")
+    )
+    assert len(ours) == len(theirs) > 15
+    assert not ours & theirs

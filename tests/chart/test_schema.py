@@ -2,6 +2,8 @@
 """Values that nobody can mean are refused before anything is installed."""
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +32,7 @@ REFUSED = [
     ("image.pullPolicy=always", "/image/pullPolicy"),
     ("resources.limit.memory=1Gi", "limit"),
     ("updateStrategy.type=Recreate", "/updateStrategy/type"),
+    ("updateStrategy.rollingUpdate.maxSurge=1", "/updateStrategy/rollingUpdate"),
     ("web.basicAuthUsers.me=secret", "/web/basicAuthUsers/me"),
     ("web.tls.minVersion=TLS10", "/web/tls/minVersion"),
     ("web.tls.clientAuthType=RequireAnyClientCert", "/web/tls/clientAuthType"),
@@ -39,6 +42,19 @@ REFUSED = [
     ("netperf.seconds=0", "/netperf/seconds"),
     ("netperf.message=80000", "/netperf/message"),
     ("netperf.family=ipv5", "/netperf/family"),
+    ("netperf.image.pullPolicy=always", "/netperf/image/pullPolicy"),
+    ("netperf.schedule=hourly", "/netperf/schedule"),
+    ("netperf.schedule=17 * * *", "/netperf/schedule"),
+    ("netperf.server.host=http://server", "/netperf/server/host"),
+    ("netperf.server.host=server:", "/netperf/server/host"),
+    ("netperf.server.host=--help", "/netperf/server/host"),
+]
+ACCEPTED = [
+    *("netperf.schedule=17 3 * * 1-5", "netperf.schedule=*/5 0\\,12 1 JAN ?"),
+    *("netperf.schedule=@hourly", "netperf.schedule=@every 1h30m"),
+    *("netperf.server.host=netserver.lab.svc:9", "netperf.server.host=192.0.2.2"),
+    *("netperf.server.host=2001:db8::2", "netperf.server.host=[2001:db8::2]:7"),
+    "updateStrategy.rollingUpdate.maxSurge=0",
 ]
 
 
@@ -52,6 +68,11 @@ def test_refused(wrong: str, where: str, version: str) -> None:
     assert done.returncode != 0
     assert "values don't meet the specifications of the schema" in done.stderr
     assert where in done.stderr
+
+
+@pytest.mark.parametrize("right", ACCEPTED)
+def test_accepted(right: str) -> None:
+    assert helm.template(f"--set={right}")
 
 
 def test_every_object_is_closed_or_kubernetes_own() -> None:
@@ -71,6 +92,30 @@ def test_every_object_is_closed_or_kubernetes_own() -> None:
     assert closed > 20
 
 
-def test_a_chart_that_depends_on_this_one() -> None:
-    """Helm gives `global`, and a condition may be among the values."""
-    assert helm.template("--set=global.registry=x,enabled=true")
+@pytest.mark.parametrize("version", helm.VERSIONS)
+def test_a_chart_that_depends_on_this_one(version: str, tmp_path: Path) -> None:
+    """Helm gives it `global`, and a condition among the values; both are nothing to
+    us, and who sets the condition where no chart depends on this one is told.
+    """
+    parent = tmp_path / "parent"
+    shutil.copytree(helm.CHART, parent / "charts/bigtcp-agent")
+    dependency = {"name": "bigtcp-agent", "condition": "bigtcp-agent.enabled"}
+    chart = {"apiVersion": "v2", "name": "parent", "version": "1.0.0"}
+    (parent / "Chart.yaml").write_text(
+        json.dumps(chart | {"dependencies": [dependency | {"version": "*"}]})
+    )
+    made = {
+        enabled: helm.run(
+            *(version, "template", "try", str(parent), "--kube-version=1.34.4"),
+            f"--set=global.registry=x,bigtcp-agent.enabled={enabled}",
+        )
+        for enabled in ("true", "false")
+    }
+    assert "kind: DaemonSet" in made["true"].stdout
+    assert "kind: DaemonSet" not in made["false"].stdout
+    alone = helm.run(
+        *(version, "template", "try", str(helm.CHART), "--kube-version=1.34.4"),
+        "--set=enabled=false",
+    )
+    assert alone.returncode != 0
+    assert "enabled is for charts that depend on this one" in alone.stderr

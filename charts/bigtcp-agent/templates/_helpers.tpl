@@ -14,6 +14,16 @@
 {{- end -}}
 {{- end -}}
 
+{{/*
+Of an object that lives in another namespace than the release, or in none: list ROOT NAMESPACE.
+Two releases of one name in two namespaces must not have it in common.
+*/}}
+{{- define "bigtcp-agent.nameIn" -}}
+{{- $root := index . 0 -}}
+{{- include "bigtcp-agent.fullname" $root -}}
+{{- if ne (index . 1) $root.Release.Namespace }}-{{ $root.Release.Namespace }}{{ end -}}
+{{- end -}}
+
 {{- define "bigtcp-agent.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 app.kubernetes.io/name: {{ include "bigtcp-agent.name" . }}
@@ -59,7 +69,7 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
 {{- define "bigtcp-agent.scheme" -}}
-{{- ternary "https" "http" (not (empty .Values.web.tls.secretName)) -}}
+{{- default (ternary "http" "https" (empty .Values.web.tls.secretName)) .Values.web.scheme -}}
 {{- end -}}
 
 {{/* The Secret with the web config; empty: there is none. */}}

@@ -8,6 +8,9 @@ enableServiceLinks: false
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with $root.Values.netperf.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
 {{- with $end.nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
@@ -23,9 +26,34 @@ volumes:
       sizeLimit: 16Mi
 {{- end -}}
 
+{{/* list ROOT COMPONENT */}}
+{{- define "bigtcp-agent.netperfMetadata" -}}
+{{- $netperf := (index . 0).Values.netperf -}}
+labels:
+  {{- include "bigtcp-agent.podLabels" . | nindent 2 }}
+  {{- with $netperf.podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with $netperf.podAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* From where the agent's comes, as whoever built both has named them. */}}
+{{- define "bigtcp-agent.netperfImage" -}}
+{{- $agent := .Values.image -}}
+{{- $image := merge (dict "tag" (default $agent.tag .Values.netperf.image.tag)) .Values.netperf.image -}}
+{{- if not $image.repository -}}
+{{- $_ := set $image "registry" (default $agent.registry $image.registry) -}}
+{{- $_ := set $image "repository" (printf "%s-netperf" $agent.repository) -}}
+{{- end -}}
+{{- include "bigtcp-agent.image" (list . $image) -}}
+{{- end -}}
+
 {{- define "bigtcp-agent.netperfContainer" -}}
-image: {{ include "bigtcp-agent.image" (list . .Values.netperf.image) }}
-imagePullPolicy: {{ .Values.netperf.image.pullPolicy }}
+image: {{ include "bigtcp-agent.netperfImage" . }}
+imagePullPolicy: {{ default .Values.image.pullPolicy .Values.netperf.image.pullPolicy }}
 terminationMessagePolicy: FallbackToLogsOnError
 resources:
   {{- toYaml .Values.netperf.resources | nindent 2 }}
@@ -46,8 +74,7 @@ backoffLimit: 2
 activeDeadlineSeconds: {{ add 300 (mul 2 (add (mul 2 $netperf.repeats $netperf.seconds) $netperf.hold)) }}
 template:
   metadata:
-    labels:
-      {{- include "bigtcp-agent.podLabels" (list . "netperf-client") | nindent 6 }}
+    {{- include "bigtcp-agent.netperfMetadata" (list . "netperf-client") | nindent 4 }}
   spec:
     {{- include "bigtcp-agent.netperfPod" (list . $netperf.client) | nindent 4 }}
     restartPolicy: Never
