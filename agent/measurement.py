@@ -33,7 +33,7 @@ class Server:
 
 def find(name: str, host: str, port: int, wanted: tuple[Family, ...]) -> Server:
     """The addresses of `host`, each of which answers; AgentError otherwise."""
-    require("netperf", "setpriv", "taskset")
+    require("netperf", "setpriv")
     found = netserver.addresses(host, wanted)
     for address in found.values():
         netserver.require_answer(address, port)

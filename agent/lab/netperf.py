@@ -8,6 +8,7 @@ import subprocess
 
 from agent.errors import AgentError
 from agent.lab.netns import Namespace, wait_until, with_us
+from agent.lab.programs import require
 from agent.snapshot.experiment import Latency, Netperf, TcpRr
 
 PORT = 12865  # that netserver listens on
@@ -132,6 +133,7 @@ def run(test: TcpRr, address: str, port: int) -> Netperf:
     """
     command = tcp_rr_command(address, test.seconds, port, test.request, test.response)
     if test.cpu is not None:
+        require("taskset")
         command = ["taskset", "-c", str(test.cpu), *command]
     return _run(
         with_us(*command),

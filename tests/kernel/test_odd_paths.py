@@ -6,7 +6,7 @@ import socket
 from agent.kernel.probes import Probes
 from agent.lab.netns import pair
 from agent.snapshot.model import Family, Hook
-from tests.kernel.test_counts import N
+from tests.kernel.frames import N
 from tests.stand import seen
 
 GROUP, PORT = "239.1.1.1", 5000

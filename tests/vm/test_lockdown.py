@@ -13,7 +13,7 @@ import pytest
 from agent.kernel.probes import Probes
 from agent.lab.netns import wait_until
 from agent.snapshot.model import Family, Hook
-from tests.kernel.test_counts import N, ethernet, ip_packet, send_frames
+from tests.kernel.frames import N, frame, ip_packet, send_frames
 from tests.stand import quiet_pair, seen
 
 SECURITY = "/sys/kernel/security"
@@ -41,10 +41,9 @@ def all_is_counted_as_ever() -> None:
         Probes.load(list(Hook), pods_of=server.cookie) as probes,
     ):
         assert probes.failures == {}
-        packet = bytearray(ip_packet(Family.IPV4, 1000))
-        packet[16:20] = bytes((10, 9, 9, 9))
+        packet = ip_packet(Family.IPV4, 1000, "10.9.9.9")
         probes.set_pod_addresses({"10.9.9.9": 99})
-        send_frames(client, [ethernet(Family.IPV4, bytes(packet), tags=1)] * N)
+        send_frames(client, [frame(Family.IPV4, packet, tags=1)] * N)
 
         def arrived() -> bool:
             got = seen(probes, server, Hook.NETIF_RECEIVE_SKB, Family.IPV4)
