@@ -9,13 +9,14 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 # What runs, what a test needs beside it.
 PACKAGES := python3 python3-venv python3-bpfcc libbpf1 iproute2 util-linux netperf
-TEST_PACKAGES := gcc libc6-dev iptables ethtool libcap2-bin procps git ca-certificates openssl
+TEST_PACKAGES := gcc libc6-dev iptables ethtool libcap2-bin procps git ca-certificates openssl \
+  chromium
 
 CLUSTER_PACKAGES := openssl ca-certificates make
 CLUSTER := env XDG_CACHE_HOME=$(CACHE) $(BIN)/python -m
 
 .PHONY: help demo test lint format bench test-kernels cluster cluster-down cluster-tools \
-  test-cluster image chart-docs dashboards lock clean
+  test-cluster image chart-docs pictures dashboards lock clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
@@ -80,6 +81,10 @@ $(BIN)/bigtcp-agent: requirements.lock pyproject.toml
 $(VENV)/dev: $(BIN)/bigtcp-agent requirements-dev.lock
 	$(BIN)/python -m pip install -q --require-hashes -r requirements-dev.lock
 	@touch $@
+
+pictures: $(VENV)/dev ## draw the README's pictures anew
+	.ci/packages chromium fonts-dejavu-core
+	$(SUDO) $(BIN)/python -m tests.pictures $(ARGS)
 
 dashboards: $(VENV)/dev ## write the chart's Grafana dashboards anew
 	$(BIN)/python -m charts.dashboards
