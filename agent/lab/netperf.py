@@ -60,9 +60,12 @@ def version() -> str:
 
 
 def serve(namespace: Namespace, cpu: int) -> None:
-    """Start netserver in a namespace, on one CPU, and wait until it answers."""
+    """Start netserver in a namespace, on one CPU, and wait until it answers.
+
+    It runs one test at a time, itself (-f): a child would outlive it.
+    """
     server = namespace.start(
-        "taskset", "-c", str(cpu), "netserver", "-D", "-p", str(PORT)
+        "taskset", "-c", str(cpu), "netserver", "-D", "-f", "-p", str(PORT)
     )
 
     def answers() -> bool:
