@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """netperf's output is read key by key, and what is missing is named."""
 
+import contextlib
+import json
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
 from agent.errors import AgentError
 from agent.lab import netperf, netserver
+from agent.lab.netns import chain, wait_until
 from agent.lab.netperf import parse
 from agent.snapshot.experiment import Latency, Netperf, TcpRr
 from agent.snapshot.model import Family
@@ -61,6 +65,33 @@ def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         port = silent.getsockname()[1]
         with pytest.raises(AgentError, match="did not end in 1 s"):
             netperf.run(TcpRr(1, 1, 1, 1), "127.0.0.1", port)
+
+
+def processes_in(netns: int) -> list[str]:
+    """Those in a network namespace, by their numbers."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "ns/net").stat().st_ino == netns:
+                found.append(process.name)
+    return found
+
+
+def test_a_server_ends_with_its_namespace_in_the_middle_of_a_run() -> None:
+    """A child of it would wait for ever: the router is gone before the client is."""
+    with chain() as stand:
+        netperf.serve(stand.server, 0)
+        netns = stand.server.inode
+        stand.client.start(*netperf.tcp_rr_command(stand.addresses["ipv4"], 60))
+
+        def received() -> bool:
+            (link,) = json.loads(
+                stand.server.run("ip", "-j", "-s", "link", "show", "eth0")
+            )
+            return int(link["stats64"]["rx"]["bytes"]) > 10_000_000
+
+        wait_until(received, "traffic")
+    wait_until(lambda: processes_in(netns) == [], "the namespace to be empty", 5)
 
 
 def test_version() -> None:
