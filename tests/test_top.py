@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.inquiry import LOCAL_AGENT
+from agent.kernel.links import Rtnetlink
 from agent.lab.demo import BIG
 from agent.lab.netns import Stand, chain, pair, wait_until
 from agent.lab.netperf import MESSAGE_BYTES, PORT, serve
@@ -418,6 +419,13 @@ def busy() -> Iterator[Stand]:
             *("netperf", "-4", "-H", address, "-p", str(PORT), "-l", "600"),
             *("-t", "TCP_RR", "--", "-r", f"{size}:{size}"),
         )
+        with contextlib.closing(stand.client.call(Rtnetlink)) as rtnetlink:
+
+            def passes() -> bool:
+                (eth0,) = (link for link in rtnetlink.links() if link.name == "eth0")
+                return eth0.counters.tx_bytes > 10 * MESSAGE_BYTES
+
+            wait_until(passes, "packets to pass", 30)
         yield stand
 
 

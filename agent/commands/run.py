@@ -3,6 +3,7 @@
 
 import contextlib
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -123,6 +124,12 @@ class _EndedError(BaseException):
     """A signal came while we were starting: not an Exception, so nobody eats it."""
 
 
+def _complain(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Where Python must ignore an exception it says so; ours is only late."""
+    if unraisable.exc_type is not _EndedError:
+        sys.__unraisablehook__(unraisable)
+
+
 class _Ending:
     """SIGTERM and Ctrl-C: while we start they interrupt, then they are waited for."""
 
@@ -132,6 +139,7 @@ class _Ending:
         self._starting = True
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._tell)
+        sys.unraisablehook = _complain
 
     def _tell(self, number: int, _: object) -> None:
         if not self._told.is_set():
