@@ -11,7 +11,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from agent.lab.netns import Namespace, wait_until
@@ -83,13 +83,14 @@ def agent(
     *flags: str,
     within: Namespace | None = None,
     prefix: tuple[str, ...] = (),
+    command: Sequence[str] = (COMMAND,),
     secure: bool = False,
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A running, ready agent and its address; killed at the end. `secure`: its flags
     make it speak TLS.
     """
     port = free_port()
-    argv = [*prefix, COMMAND, "run", "--listen", f":{port}", *flags]
+    argv = [*prefix, *command, "run", "--listen", f":{port}", *flags]
     process = subprocess.Popen(
         within.command(*argv) if within else argv,
         stderr=subprocess.PIPE,

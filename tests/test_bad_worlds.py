@@ -15,7 +15,10 @@ import pytest
 
 from agent.kernel.contract import bpf_directory
 from agent.lab.netns import wait_until
-from tests.process import COMMAND, bpf_programs, child_of
+from agent.snapshot.model import Family
+from tests.kernel.frames import N, frame, ip_packet, send_frames
+from tests.process import COMMAND, agent, bpf_programs, child_of, fetch
+from tests.stand import quiet_pair
 
 PACKAGE = Path(__file__).parent.parent / "agent"
 RUN = (COMMAND, "run", "--listen", "127.0.0.1:0")
@@ -102,6 +105,33 @@ def test_a_refused_program_shows_what_the_verifier_said(tmp_path: Path) -> None:
     assert hint.startswith("hint: run `bigtcp-agent -v`")
     assert any("invalid mem access" in line for line in log)
     assert 5 < len(log) <= 25  # its last lines, of hundreds
+
+
+def test_a_refused_hook_leaves_the_others(tmp_path: Path) -> None:
+    """Which is not attached is told; the others count on."""
+    record = "return record(skb, skb->dev, HOOK_net_dev_queue, true);"
+    refused = broken_copy(tmp_path, record, f"*(u64 *)(u64)skb->len = 1;\n\t{record}")
+    at = 'interface="eth0",ip_family="ipv4",scope="node"'
+    expected = {
+        'bigtcp_probe_attached{hook="net_dev_queue"} 0.0',
+        'bigtcp_probe_attached{hook="net_dev_start_xmit"} 1.0',
+        'bigtcp_probe_attached{hook="netif_receive_skb"} 1.0',
+        f'bigtcp_skb_length_bytes_count{{hook="net_dev_start_xmit",{at}}} {N}.0',
+        f'bigtcp_skb_length_bytes_count{{hook="netif_receive_skb",{at}}} {2 * N}.0',
+    }
+    packet = frame(Family.IPV4, ip_packet(Family.IPV4, 100))
+    with (
+        quiet_pair() as (node, far),
+        agent(within=node, command=refused) as (_, address),
+    ):
+        send_frames(node, [packet] * N)
+        send_frames(far, [packet] * 2 * N)
+
+        def told() -> bool:
+            _, text = node.call(lambda: fetch(f"{address}/metrics"))
+            return expected <= set(text.splitlines())
+
+        wait_until(told, "the packets in the metrics")
 
 
 def test_a_program_that_does_not_compile_shows_what_clang_said(tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ import urllib.request
 
 import pytest
 
+from agent.lab.demo import BIG
 from agent.lab.netns import wait_until
+from agent.snapshot.model import Family
+from tests.kernel.frames import N, frame, gso_frame, ip_packet, send_frames
 from tests.process import (
     COMMAND,
     agent,
@@ -19,6 +22,7 @@ from tests.process import (
     fetch,
     free_port,
 )
+from tests.stand import quiet_pair
 
 RUN = (COMMAND, "run", "--listen", "127.0.0.1:0")
 
@@ -207,13 +211,30 @@ CAPABLE = ("setpriv", "--inh-caps=-all", "--ambient-caps=-all")
 
 
 def test_two_capabilities_are_enough() -> None:
-    """uid 0 as a container has it: BPF and PERFMON, nothing else."""
+    """uid 0 as a container has it: BPF and PERFMON, nothing else. Every hook counts."""
     bounded = (*CAPABLE, "--bounding-set=-all,+bpf,+perfmon", "--no-new-privs")
-    with agent("--hooks", "net_dev_start_xmit", prefix=bounded) as (process, address):
+    at = 'interface="eth0",ip_family="ipv4",scope="node"'
+    expected = {
+        f'bigtcp_skb_length_bytes_count{{hook="net_dev_start_xmit",{at}}} {N}.0',
+        f'bigtcp_skb_length_bytes_count{{hook="netif_receive_skb",{at}}} {2 * N}.0',
+        f"bigtcp_queued_big_skbs_total{{{at}}} {N}.0",
+    }
+    with (
+        quiet_pair() as (node, far),
+        agent(within=node, prefix=bounded) as (process, address),
+    ):
         with open(f"/proc/{process.pid}/status") as file:
             status = file.read()
         assert "CapEff:\t000000c000000000" in status
-        assert fetch(f"{address}/readyz")[0] == 200
+        node.set_sizes("eth0", BIG)
+        send_frames(node, [gso_frame(Family.IPV4, 66000, 1000)] * N)
+        send_frames(far, [frame(Family.IPV4, ip_packet(Family.IPV4, 100))] * 2 * N)
+
+        def told() -> bool:
+            _, text = node.call(lambda: fetch(f"{address}/metrics"))
+            return expected <= set(text.splitlines())
+
+        wait_until(told, "the packets in the metrics")
 
 
 @pytest.mark.parametrize("granted", ["", ",+bpf"])
