@@ -31,8 +31,8 @@ def itself(found: dashboard.Dashboard) -> None:
         lines(
             Say(
                 "Packets in no histogram",
-                "By reason: the map was full, or had no memory; the packet had no "
-                "device, or hid whose pod's it is.",
+                "By reason, such as a map that was full or busy; the README has all. "
+                "What has no_address is in its device's, and in no pod's.",
                 "pps",
             ),
             {
