@@ -32,7 +32,7 @@ _IFLA_STATS64, _IFLA_LINK_NETNSID, _IFLA_INFO_KIND = 23, 37, 1
 IFLA_GSO_MAX_SIZE, IFLA_GRO_MAX_SIZE, IFLA_TSO_MAX_SIZE = 41, 58, 59
 IFLA_GSO_IPV4_MAX_SIZE, IFLA_GRO_IPV4_MAX_SIZE = 63, 64
 _SO_NETNS_COOKIE = 71  # Linux 5.14; the same on every architecture we meet
-_DUMPS = 3  # one that changes underneath is asked for again
+_DUMPS = 10  # one that changes underneath is asked for again
 _LEGACY_MAX_SIZE = 65536  # GSO_LEGACY_MAX_SIZE
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr

@@ -49,10 +49,13 @@ def version() -> str:
 def serve(namespace: Namespace, cpu: int) -> None:
     """Start netserver in a namespace, on one CPU, and wait until it answers.
 
-    It runs one test at a time, itself (-f): a child would outlive it.
+    It forks for each test, and what it forks would outlive it, waiting for a client
+    that is gone: as the first process of a PID namespace it takes them along. (With
+    -f it does not fork, but may wait so itself, and hear nobody else.)
     """
     server = namespace.start(
-        "taskset", "-c", str(cpu), "netserver", "-D", "-f", "-p", str(PORT)
+        *("taskset", "-c", str(cpu), "unshare", "--pid", "--fork", "--kill-child"),
+        *("netserver", "-D", "-p", str(PORT)),
     )
 
     def answers() -> bool:

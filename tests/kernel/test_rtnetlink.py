@@ -46,4 +46,4 @@ def test_one_that_never_stands_still_is_an_error(
 ) -> None:
     """Whoever is missing in it would look gone."""
     with pytest.raises(InterruptedError):
-        links_of(FakeKernel(True, True, True), monkeypatch)
+        links_of(FakeKernel(*[True] * 10), monkeypatch)
