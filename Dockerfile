@@ -32,13 +32,12 @@ RUN python3 -m pip --python /opt/bigtcp-agent/bin/python install --no-cache-dir 
 FROM base AS agent
 COPY --from=build /opt/bigtcp-agent /opt/bigtcp-agent
 ENV PATH=/opt/bigtcp-agent/bin:/usr/sbin:/usr/bin
-ARG VERSION
-ARG REVISION
+# agent.__version__; from which commit, only who builds can say:
+# --label org.opencontainers.image.revision=$(git rev-parse HEAD)
 LABEL org.opencontainers.image.title="bigtcp-agent" \
       org.opencontainers.image.description="Is BIG TCP really on? Counts skb lengths in the kernel and says." \
       org.opencontainers.image.licenses="Apache-2.0 AND (GPL-2.0-only OR BSD-2-Clause)" \
-      org.opencontainers.image.version="$VERSION" \
-      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.base.name="debian:trixie-slim"
 EXPOSE 19715
 # For Docker and Podman; Kubernetes has probes of its own. With another --listen,
