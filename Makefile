@@ -58,6 +58,7 @@ cluster-down: $(BIN)/bigtcp-agent ## remove it, whatever happened to it
 	$(SUDO) $(CLUSTER) tests.cluster down
 
 test-cluster: cluster-tools image $(VENV)/dev ## tests on a cluster of their own, the chart's too
+	tests/cluster/tools --all >/dev/null
 	$(SUDO) $(CLUSTER) pytest tests/chart tests/cluster tests/cluster_api $(ARGS)
 
 image: ## the images of Dockerfile, on a base made here

@@ -46,6 +46,11 @@ def one(objects: list[Object], kind: str, name: str = "") -> Object:
     return found
 
 
+def as_list(objects: list[Object]) -> Object:
+    """All of them as one, for kubectl."""
+    return {"apiVersion": "v1", "kind": "List", "items": objects}
+
+
 def container(pod_owner: Object) -> Object:
     """The first one's."""
     spec = pod_owner["spec"]

@@ -18,30 +18,43 @@ from tests.process import free_port
 
 _CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
 BIN = Path(_CACHE, "bigtcp-agent", "cluster", "bin")
-USERS = {"admin": "system:masters", "agent": "", "stranger": ""}
+# By token: name and group. The agent is an account of the chart's.
+ACCOUNT = "agent"
+USERS = {
+    "admin": ("admin", "system:masters"),
+    "agent": (f"system:serviceaccount:agents:{ACCOUNT}", ""),
+    "stranger": ("stranger", ""),
+}
 
 
 class ApiServer:
     """Made by `start`, gone with `stop`; `kill` and `serve` may come in between.
 
     Without `cached` watches are etcd's own: a compacted version is gone at once.
+    `program` is the cluster's, or that of another version.
     """
 
-    def __init__(self, folder: Path, *, cached: bool) -> None:
+    def __init__(
+        self, folder: Path, *, cached: bool = True, program: str = "kube-apiserver"
+    ) -> None:
         self.folder = folder
+        self.program = program
         self._cached = str(cached).lower()
         self._etcd_port, self.port = free_port(), free_port()
         self._etcd: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        for program in ("etcd", "kube-apiserver", "kubectl"):
+        for program in ("etcd", self.program, "kubectl"):
             if not (BIN / program).exists():
-                pytest.fail(f"{BIN / program} is missing: it is built for the cluster")
+                pytest.fail(f"{BIN / program} is missing: tests/cluster/tools --all")
         key = self.folder / "account.key"
         subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True)
         (self.folder / "tokens.csv").write_text(
-            "".join(f"{u}-token,{u},{u},{group}\n" for u, group in USERS.items())
+            "".join(
+                f"{token}-token,{name},{token},{group}\n"
+                for token, (name, group) in USERS.items()
+            )
         )
         etcd = f"http://127.0.0.1:{self._etcd_port}"
         self._etcd = self._run(
@@ -57,10 +70,11 @@ class ApiServer:
     def serve(self) -> None:
         """Start the API server; returns when it is ready."""
         self._server = self._run(
-            "kube-apiserver",
+            self.program,
             f"--etcd-servers=http://127.0.0.1:{self._etcd_port}",
             "--bind-address=127.0.0.1",
             "--advertise-address=127.0.0.1",
+            "--endpoint-reconciler-type=none",  # nobody comes by a Service
             f"--secure-port={self.port}",
             f"--cert-dir={self.folder}/certs",
             f"--token-auth-file={self.folder}/tokens.csv",
@@ -148,7 +162,7 @@ class ApiServer:
     def _ready(self) -> bool:
         assert self._server
         if self._server.poll() is not None:
-            log = (self.folder / "kube-apiserver.log").read_text()
+            log = (self.folder / f"{self.program}.log").read_text()
             raise AssertionError(log[-2000:])
         try:
             trust = ssl.create_default_context(

@@ -227,3 +227,4 @@ def test_pods_of_this_node(server: ApiServer) -> None:
         wait_until(lambda: state().pods == (mine,), "the addresses", SOON)
         server.kubectl("delete pod mine --force --grace-period=0")
         wait_until(lambda: state().pods == (), "the end of it", SOON)
+        assert state().sources["pods"].errors == 0  # or it was listed, not watched
