@@ -37,6 +37,14 @@ def left() -> list[Path]:
     ]
 
 
+def memory_of(pid: int) -> Path:
+    """Where a process is in the memory controller's tree."""
+    controller = "" if _trees() == [_ROOT] else "memory"
+    lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    paths = {name: path for _, name, path in (line.split(":", 2) for line in lines)}
+    return _ROOT / controller / paths[controller].lstrip("/")
+
+
 def remove() -> None:
     """Remove all of them; waits for processes that are just dying."""
 

@@ -171,7 +171,7 @@ def up(*, with_us: bool) -> "subprocess.Popen[bytes]":
     try:
         host = _start_host(programs, with_us=with_us)
         with attached() as cluster:
-            for manifest in ("cilium", "netperf"):
+            for manifest in ("operator", "cilium", "netperf"):
                 cluster.kubectl("apply", f"--filename={HERE}/manifests/{manifest}.yaml")
             cluster.rolled_out("--namespace=kube-system", "daemonset/cilium")
             cluster.rolled_out("deployment/netperf-client", "deployment/netperf-server")

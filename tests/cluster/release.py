@@ -49,6 +49,10 @@ class Release:
         """install or upgrade, until the agents are ready."""
         self.run(verb, str(helm.CHART), "--wait", "--timeout=90s", *flags)
 
+    def rolled_out(self) -> None:
+        """Wait until all agents are new and ready: not every Helm does."""
+        self.cluster.rolled_out(f"--namespace={NAMESPACE}", f"daemonset/{NAME}")
+
     def uninstall(self) -> None:
         self.run("uninstall", "--wait", "--timeout=60s")
 
@@ -123,6 +127,18 @@ def _settled(cluster: Cluster) -> set[str]:
 def processes() -> list[int]:
     """Of all agents that run in the image, as the machine numbers them."""
     return find(*_COMMAND)
+
+
+def ready(release: Release, node: str) -> dict[str, Any] | None:
+    """Status of the container on a node, when its pod is ready."""
+    pod = release.pods().get(node)
+    conditions = pod["status"].get("conditions", []) if pod else []
+    if not any(x["type"] == "Ready" and x["status"] == "True" for x in conditions):
+        return None
+    assert pod
+    (container,) = pod["status"]["containerStatuses"]
+    found: dict[str, Any] = container
+    return found
 
 
 def process_on(release: Release, node: str) -> int:

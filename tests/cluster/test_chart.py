@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The chart's life on the cluster, in the hands of each Helm: installed, asked,
-killed, changed, taken back, removed, and nothing stays.
+changed, taken back, removed, and nothing stays.
 """
 
 import json
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
@@ -15,8 +12,7 @@ from agent.lab.netns import wait_until
 from tests.chart import helm
 from tests.cluster import release as releases
 from tests.cluster.cluster import Cluster
-from tests.cluster.release import HOOKS, NAME, NAMESPACE, Release
-from tests.process import bpf_programs, fetch
+from tests.cluster.release import NAME, NAMESPACE, Release
 
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{NAME}"
 BPF_AND_PERFMON = 1 << 39 | 1 << 38  # include/uapi/linux/capability.h
@@ -137,71 +133,6 @@ def test_requests_as_the_agent(release: Release, question: str, answer: bool) ->
     assert (done.returncode == 0) is answer
     if not answer:
         assert "forbidden" in done.stderr
-
-
-def ready(release: Release, node: str) -> dict[str, Any] | None:
-    """Status of the container, when the pod is ready."""
-    pod = release.pods().get(node)
-    conditions = pod["status"].get("conditions", []) if pod else []
-    if not any(x["type"] == "Ready" and x["status"] == "True" for x in conditions):
-        return None
-    assert pod
-    (container,) = pod["status"]["containerStatuses"]
-    found: dict[str, Any] = container
-    return found
-
-
-def metric(release: Release, node: str, series: str) -> float:
-    """A value of the agent's on a node, by its series' text; 0 where there is none."""
-    (place,) = (each for each in release.cluster.nodes if each.name == node)
-    status, text = place.call(lambda: fetch("http://127.0.0.1:19715/metrics"))
-    assert status == 200
-    lines = [line for line in text.splitlines() if line.startswith(series)]
-    return sum(float(line.rpartition(" ")[2]) for line in lines)
-
-
-def test_killed_under_load_it_is_back_in_five_seconds(release: Release) -> None:
-    """And the programs of the one that was killed are gone, its counts begin anew."""
-    counted = 'bigtcp_skb_length_bytes_count{hook="net_dev_start_xmit"'
-    old = ready(release, "node1")
-    assert old
-    pid = releases.process_on(release, "node1")
-    programs = releases.programs(pid)
-    assert len(programs) == HOOKS
-    with ThreadPoolExecutor(1) as pool:
-        load = pool.submit(release.cluster.netperf, "ipv4", 8)
-        wait_until(lambda: metric(release, "node1", counted) > 1000, "the load")
-        releases.kill(pid)
-        killed = time.monotonic()
-
-        def back() -> bool:
-            now = ready(release, "node1")
-            return bool(now and now["restartCount"] == old["restartCount"] + 1)
-
-        wait_until(back, "the agent to be back", 5)
-        assert time.monotonic() - killed < 5
-        assert load.result().transactions_per_second > 1000
-    assert not programs & bpf_programs()
-    assert len(releases.programs(releases.process_on(release, "node1"))) == HOOKS
-    assert metric(release, "node1", counted) > 0
-
-
-def test_evicted_it_comes_back(release: Release) -> None:
-    pod = release.pods()["node2"]["metadata"]["name"]
-    eviction = {
-        "apiVersion": "policy/v1",
-        "kind": "Eviction",
-        "metadata": {"name": pod, "namespace": NAMESPACE},
-    }
-    path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction"
-    release.kubectl("create", "--raw", path, "--filename=-", text=json.dumps(eviction))
-
-    def replaced() -> bool:
-        new = release.pods().get("node2")
-        return bool(new and new["metadata"]["name"] != pod and ready(release, "node2"))
-
-    wait_until(replaced, "a new pod", 15)
-    wait_until(lambda: len(releases.processes()) == len(release.cluster.nodes), "one")
 
 
 def test_upgrade_and_rollback(release: Release) -> None:

@@ -3,16 +3,19 @@
 
 import contextlib
 import json
+import subprocess
+from typing import Any
 
 import pytest
 
-from agent.errors import AgentError
+from agent.errors import AgentError, Exit
 from agent.kernel.links import Rtnetlink
 from agent.lab.netns import Namespace, wait_until
 from agent.snapshot.model import Link
 from tests.cluster import stages
-from tests.cluster.cluster import BIG, LEGACY, Cluster
+from tests.cluster.cluster import BIG, LEGACY, STATE, Cluster
 from tests.cluster.nodes import Node
+from tests.process import COMMAND
 
 FAMILIES = ("ipv4", "ipv6")
 
@@ -86,8 +89,24 @@ def test_a_restart_of_cilium_keeps_the_pods(cluster: Cluster) -> None:
         assert cluster.netperf(family).transactions_per_second > 1000
 
 
+def checked(node: Node) -> tuple[int, dict[str, Any]]:
+    """Exit code and answer of `check` on a node, with probes of its own."""
+    flags = (
+        *("--cilium-socket", f"{node.root}/run/cilium/cilium.sock"),
+        *("--node-name", node.name, "--kubeconfig", str(STATE / "kubeconfig")),
+    )
+    done = subprocess.run(
+        Namespace.command(node, COMMAND, "check", "--output=json", *flags),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
 def test_legacy_host_routing_on_purpose_is_refused(cluster: Cluster) -> None:
-    """Cilium does not start with it and BIG TCP."""
+    """Cilium does not start with it and BIG TCP; `check` tells so without it."""
     in_cilium = ("--namespace=kube-system", "--selector=k8s-app=cilium")
 
     def refused() -> bool:
@@ -105,6 +124,13 @@ def test_legacy_host_routing_on_purpose_is_refused(cluster: Cluster) -> None:
         )
         cluster.kubectl("delete", "pods", *in_cilium)
         wait_until(refused, "Cilium to refuse", 30)
+        for node in cluster.nodes:
+            code, answer = checked(node)
+            assert answer["families"]["ipv4"]["state"] == "refused"
+            assert answer["families"]["ipv6"]["state"] == "disabled"
+            found = [x for x in answer["findings"] if x["severity"] != "info"]
+            assert any("ipv4" in each["families"] for each in found)
+            assert code == Exit.FINDINGS
     finally:
         cluster.configure_cilium(
             enable_ipv4_big_tcp="false", enable_host_legacy_routing="false"
