@@ -212,8 +212,8 @@ class Probes:
         for _ in range(_TRIES):
             _, fast = self._recent.read()
             keys, leaves = self._lengths.totals()
-            _, after = self._recent.read()
-            moved = fast["key"] != after["key"]
+            after = self._recent.fields("key")
+            moved = fast["key"] != after
             if not moved.any() and not _moving(fast):
                 break
         if _moving(fast):  # whose row it is cannot be told
@@ -226,7 +226,7 @@ class Probes:
         of_pods = are_pods(keys, self._contract)
         rows = rows_of(keys[~of_pods], leaves[~of_pods], self._contract)
         pods = pods_of(keys[of_pods], leaves[of_pods], self._contract)
-        restless = np.concatenate((fast["key"][moved], after["key"][moved]))
+        restless = np.concatenate((fast["key"][moved], after[moved]))
         restless = restless[restless["netns"] != _MOVING]
         of_pods = are_pods(restless, self._contract)
         for key in row_keys(restless[~of_pods], self._contract):

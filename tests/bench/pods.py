@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Callable, Iterator
 
 from agent.kernel import libbpf
+from agent.kernel.contract import Contract, bpf_directory
 from agent.kernel.probes import Probes
 from agent.snapshot.collector import Collector
 from agent.snapshot.model import DeviceId, Hook
@@ -21,6 +22,7 @@ from tests.snapshot.fakes import OURS, link
 
 PODS = 250
 RECEIVE = Hook.NETIF_RECEIVE_SKB
+(POD_RECEIVE,) = Contract.read(bpf_directory()).pseudo_hooks
 
 
 @contextlib.contextmanager
@@ -79,7 +81,7 @@ def scrape(rounds: int) -> None:
     pods = range(100, 100 + PODS)
     rows = [(OURS, i, 1, family, 0) for i in pods for family in (4, 6)]
     rows += [(i + 1000, 2, 0, family, 0) for i in pods for family in (4, 6)]
-    rows += [(OURS, i, 4, family, 0) for i in pods for family in (4, 6)]
+    rows += [(OURS, i, POD_RECEIVE, family, 0) for i in pods for family in (4, 6)]
     peers = {DeviceId(i + 1000, 2): DeviceId(OURS, i) for i in pods}
     links = [link(2, "eth0"), *(link(i, f"lxc{i}") for i in pods)]
     names = {i: PodName("default", f"pod{i}") for i in pods}
