@@ -31,6 +31,8 @@
 #define RECENT_BITS 8 /* 50 KB a CPU */
 #define RECENT_ROWS (1 << RECENT_BITS)
 #define HOOK_BITS 2 /* each program has its share of them */
+#define SPREAD 0x9E3779B1u
+#define SLOT_SHIFT (32 - RECENT_BITS + HOOK_BITS)
 #define ONE(number, name) +1
 _Static_assert((0 SKB_LENGTH_HOOKS(ONE)) <= 1 << HOOK_BITS, "a hook without slots");
 #ifndef IDLE_JIFFIES	   /* -DIDLE_JIFFIES=n */
@@ -235,10 +237,15 @@ static __always_inline bool vacate(struct recent_row *row)
 static __always_inline struct skb_length_leaf *
 leaf_of(struct skb_length_key *key, struct net_device *dev, struct net *net)
 {
-	/* The hook, too: a pod's two rows, sent and received, never meet. */
+	/* The hook, too: else a pod's two rows, sent and received, would always
+	 * want the same slot; now they never do. */
+	_Static_assert(((((HOOK_pod_receive - HOOK_netif_receive_skb) << 18) * SPREAD >>
+			 SLOT_SHIFT) +
+			1) % (RECENT_ROWS >> HOOK_BITS) >
+			   1,
+		       "a pod's rows meet");
 	u32 hash = (u32)key->netns * 31 + key->ifindex + ((u32)key->hook << 16);
-	u32 at = ((hash << 2 | key->family >> 1) * 0x9E3779B1u) >>
-		 (32 - RECENT_BITS + HOOK_BITS);
+	u32 at = (hash << 2 | key->family >> 1) * SPREAD >> SLOT_SHIFT;
 	struct skb_length_leaf *leaf;
 	struct recent_row *row;
 	u32 program = key->hook;

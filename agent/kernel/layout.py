@@ -54,7 +54,7 @@ _OPTIONAL: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 # What bytes become; in6_addr stands for any 16 of them.
-_CAST_TO = ("skb_shared_info", "net_device", "in6_addr")
+_CAST_TO = ("skb_shared_info", "in6_addr")
 
 # net_device's private part is aligned to NETDEV_ALIGN where it is no member.
 _NETDEV_ALIGN = 32

@@ -13,6 +13,7 @@ import ctypes
 import errno
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -188,6 +189,8 @@ def _close_all(fds: Sequence[int]) -> None:
 
 # ---- in the child ------------------------------------------------------------
 
+# The verifier's words of old and of late: a helper that there is no more.
+_LOCKED_DOWN = re.compile(r"(unknown func|cannot use helper) bpf_probe_read_kernel\b")
 _LOCKDOWN_HINT = (
     "this kernel is locked down for confidentiality: use Linux 6.2 or newer with the "
     "JIT on, or boot with lockdown=integrity"
@@ -208,7 +211,7 @@ def _telling(message: str, hint: str) -> Iterator[None]:
         detail = _last_lines(getattr(err, "log", ""))
         if err.errno == errno.EPERM:  # whatever we were about to do
             hint = _CAP_HINT
-        elif "bpf_probe_read_kernel" in detail:  # the verifier knows it no more
+        elif _LOCKED_DOWN.search(detail):
             hint = _LOCKDOWN_HINT
         raise KernelError(
             f"{message}: {err.strerror or err}".lower(), hint, detail

@@ -288,7 +288,7 @@ def _host_side(endpoint: Endpoint, links: dict[int, Link]) -> Link | None:
 def _in_single_packets(lengths: Lengths, mtu: int) -> bool:
     histogram = lengths.histogram
     full = histogram.above(_ACKNOWLEDGEMENT)
-    longer = next(edge for edge in histogram.edges if edge >= mtu)
+    longer = next((e for e in histogram.edges if e >= mtu), histogram.edges[-1])
     return (
         full * mtu >= ENOUGH_BYTES
         and lengths.segments == histogram.count

@@ -775,6 +775,7 @@ def test_too_big_without_big_packets_is_no_matter_of_big_tcp() -> None:
         (1500, 1500, 20_000, ["C15 info"]),
         (9000, 9000, 2_000, ["C15 info"]),
         (1450, 1450, 20_000, ["C15 info"]),
+        (1 << 20, 9000, 2_000, ["C15 info"]),  # more than our last edge
         (1500, 52, 200_000, []),  # the acknowledgements of a pure sender
         (1500, 1500, 1_000, []),  # too few to tell
         (1500, 9000, 20_000, []),  # by LRO, say: nobody tells the segments
