@@ -4,6 +4,7 @@
 import base64
 import contextlib
 import ctypes
+import json
 import os
 import socket
 import ssl
@@ -115,3 +116,13 @@ def agent(
         process.wait()
         assert process.stderr
         process.stderr.close()
+
+
+def start_stages(process: subprocess.Popen[str]) -> dict[str, float]:
+    """Seconds, as an agent with --log-format=json logs them when it counts."""
+    assert process.stderr
+    events = map(json.loads, process.stderr)
+    seconds: dict[str, float] = next(
+        each["seconds"] for each in events if each["event"] == "counting"
+    )
+    return seconds

@@ -21,9 +21,11 @@ from tests.process import (
     child_of,
     fetch,
     free_port,
+    start_stages,
 )
 from tests.stand import quiet_pair
 
+CLOCK_TICK = 0.01  # in which the kernel tells when a process began
 RUN = (COMMAND, "run", "--listen", "127.0.0.1:0")
 
 
@@ -38,6 +40,18 @@ def test_pages() -> None:
         assert status == 200
         for hook in ("net_dev_start_xmit", "netif_receive_skb", "net_dev_queue"):
             assert f'bigtcp_probe_attached{{hook="{hook}"}} 1.0' in text
+
+
+def test_what_the_start_was_made_of() -> None:
+    begun = time.monotonic()
+    with agent("--log-format=json") as (process, _):
+        took = time.monotonic() - begun
+        seconds = start_stages(process)
+    assert list(seconds) == [
+        *("imports", "python", "btf", "bcc", "compile", "attach", "serving")
+    ]
+    assert min(seconds.values()) >= 0
+    assert 0.05 < seconds["compile"] < sum(seconds.values()) < took + CLOCK_TICK
 
 
 def test_sigterm_ends_within_a_second() -> None:

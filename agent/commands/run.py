@@ -106,6 +106,7 @@ def run(  # noqa: PLR0913  a flag each
             hooks=[str(hook) for hook, on in probes.attached.items() if on],
             listen=str(address),
             version=__version__,
+            seconds=probes.start_stages,
         )
         ending.wait_for_it()
         log.info("stopped")

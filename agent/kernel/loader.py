@@ -17,6 +17,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,8 @@ class Loaded:
     formats: dict[str, tuple[Any, Any]]
     max_rows: int
     pods_of: int | None
+    begun: float
+    marks: dict[str, float]
 
     def close(self) -> None:
         """Detach and free: the last holder of these fds lets go of them."""
@@ -68,6 +71,7 @@ class Loader:
         by itself, None for no such thing. `defines`: what skb_length.c lets be
         defined, MAX_ROWS, IDLE_JIFFIES, MAX_POD_ADDRESSES.
         """
+        self._begun = time.monotonic()
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket = ours
         self._pods_of = pods_of
@@ -161,6 +165,8 @@ class Loader:
             formats={name: tuple(pair) for name, pair in answer["formats"].items()},
             max_rows=answer["max_rows"],
             pods_of=self._pods_of,
+            begun=self._begun,
+            marks=answer["marks"],
         )
 
     def _died(self) -> KernelError:
@@ -239,17 +245,18 @@ def _bcc() -> Any:
     return bcc
 
 
-def _compile(btf: libbpf.Btf, defines: dict[str, int]) -> Any:
+def _compile(btf: libbpf.Btf, defines: dict[str, int], marks: dict[str, float]) -> Any:
     directory = bpf_directory()
     # Before the import: BCC reads it when its library is loaded.
     os.environ["BCC_KERNEL_SOURCE"] = str(directory / "headers")
     text = layout(btf) + '#line 1 "skb_length.c"\n'
     text += (directory / "skb_length.c").read_text()
+    marks["btf"] = time.monotonic()
+    bcc = _bcc()
+    marks["bcc"] = time.monotonic()
     try:
         flags = [f"-D{name}={value}" for name, value in defines.items()]
-        return _bcc().BPF(text=text, cflags=[f"-I{directory}", *flags])
-    except KernelError:
-        raise
+        return bcc.BPF(text=text, cflags=[f"-I{directory}", *flags])
     except Exception as err:  # BCC raises nothing narrower
         raise KernelError(
             f"BCC cannot compile skb_length.c: {err}",
@@ -272,6 +279,7 @@ def _attach(bpf: Any, btf: libbpf.Btf, hook: str) -> tuple[int, int]:
 def _load(
     hooks: Sequence[str], defines: dict[str, int]
 ) -> tuple[dict[str, Any], list[int]]:
+    marks = {"python": time.monotonic()}
     try:
         libbpf.possible_cpus()
     except OSError as err:
@@ -287,7 +295,8 @@ def _load(
     # BCC would print the kernel's reason and raise a text without it.
     with _telling("this process may not use BPF", _CAP_HINT):
         os.close(libbpf.create_map())
-    bpf = _compile(btf, defines)
+    bpf = _compile(btf, defines, marks)
+    marks["compile"] = time.monotonic()
     maps = (*_MAPS, _POD_MAP) if "PER_POD" in defines else _MAPS
     fds = {f"map:{name}": bpf[name].map_fd for name in maps}
     failed: dict[str, KernelError] = {}
@@ -298,6 +307,7 @@ def _load(
             failed[hook] = err
     if len(failed) == len(hooks):
         raise next(iter(failed.values()))
+    marks["attach"] = time.monotonic()
     formats = {
         # sLeaf is one CPU's share; Leaf of a per-CPU table is that of them all
         name: (_format(table.Key), _format(getattr(table, "sLeaf", table.Leaf)))
@@ -309,6 +319,7 @@ def _load(
         "failed": {hook: _told(err) for hook, err in failed.items()},
         "formats": formats,
         "max_rows": defines["MAX_ROWS"],
+        "marks": marks,
     }
     return answer, list(fds.values())
 

@@ -19,6 +19,7 @@ from agent.kernel import libbpf
 from agent.kernel.contract import Contract, bpf_directory
 from agent.kernel.loader import Loaded, Loader
 from agent.kernel.pods import MAX_PODS, Addresses, Received
+from agent.kernel.starting import stages
 from agent.kernel.tables import (
     Table,
     are_pods,
@@ -132,6 +133,11 @@ class Probes:
     def failures(self) -> dict[Hook, KernelError]:
         """Why a hook is not attached."""
         return {Hook(hook): why for hook, why in self._loaded.failed.items()}
+
+    @property
+    def start_stages(self) -> dict[str, float]:
+        """What the agent's start was made of, up to now, in seconds."""
+        return stages(self._loaded.begun, self._loaded.marks)
 
     @property
     def programs(self) -> dict[Hook, int]:

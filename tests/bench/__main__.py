@@ -33,7 +33,7 @@ from agent.snapshot.naming import Naming
 from agent.snapshot.sources import Surroundings
 from agent.views.exporter import FromSource
 from tests.bench import pods, simulated
-from tests.process import agent, bpf_programs, fetch
+from tests.process import agent, bpf_programs, fetch, start_stages
 from tests.snapshot.fakes import OURS, link
 
 HOOKS = (Hook.NET_DEV_START_XMIT, Hook.NETIF_RECEIVE_SKB)
@@ -294,17 +294,20 @@ def single_pods(rounds: int, seconds: float) -> None:
 
 
 def start(rounds: int) -> None:
-    times, sizes = [], []
+    times, sizes, stages = [], [], []
     for _ in range(rounds):
         begun = time.monotonic()
-        with agent() as (process, address):
+        with agent("--log-format=json") as (process, address):
             times.append(time.monotonic() - begun)
             fetch(f"{address}/metrics")
             with open(f"/proc/{process.pid}/status") as file:
                 line = next(line for line in file if line.startswith("VmRSS"))
             sizes.append(int(line.split()[1]) / 1024)
+            stages.append(start_stages(process))
     spread = f"{min(times):.2f} to {max(times):.2f}"
     print(f"\nstart to first sample: {statistics.median(times):.2f} s ({spread})")
+    for stage in stages[0]:
+        print(f"  {stage:8} {statistics.median(each[stage] for each in stages):.2f}")
     print(f"RSS after a scrape: {statistics.median(sizes):.0f} MiB")
 
 
