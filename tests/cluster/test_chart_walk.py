@@ -1,45 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stages once more, through the chart alone: what `check` and `top` say in the
-agents' pods, and which alerts fire, in a Prometheus that found the agents by the
-chart's monitor and has its rules, in a hurry. On the way, where all is well: netperf
-by one value of the chart's, and every query of the dashboards.
+agents' pods, and which alerts fire. On the way, where all is well: netperf by one
+value of the chart's, and every query of the dashboards.
 
-Alerts that no stage is about are left to promtool (tests/rules).
+What goes wrong at no stage is in test_chart_alerts.py.
 """
 
-import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from agent.errors import AgentError
 from agent.lab.netns import wait_until
 from tests.charts.dashboards import Query, chosen, queries
-from tests.cluster import operated, stages
-from tests.cluster import release as releases
-from tests.cluster.cluster import LEGACY, Cluster
-from tests.cluster.prometheus import hurried, prometheus
-from tests.cluster.release import NAME, Release
-from tests.cluster.test_walk import EXPECTED, FAMILIES
+from tests.cluster import stages
+from tests.cluster.cluster import BIG, LEGACY, Cluster
+from tests.cluster.observed import (
+    BOTH,
+    FAMILIES,
+    Alerts,
+    World,
+    expect,
+    load,
+    netperf_record,
+    observed,
+    upgrade,
+)
+from tests.cluster.release import NAME
+from tests.cluster.test_walk import EXPECTED
 from tests.process import fetch
-from tests.prometheus import Prometheus
 
 VALUES = (
-    *("--set=agent.maxPods=16", "--set=prometheusRule.enabled=true"),
-    *("--set=serviceMonitor.enabled=true", "--set=netperf.enabled=true"),
+    *("--set=agent.maxPods=16", "--set=netperf.enabled=true"),
     # Of longer messages: what comes after is faster, whatever else this machine does.
     "--set=netperf.message=400000:400000,netperf.hold=20",
     "--set=netperf.seconds=1,netperf.repeats=1",
-    "--set=serviceMonitor.relabelings[0].targetLabel=cluster",
-    "--set=serviceMonitor.relabelings[0].replacement=lab",
 )
-BOTH = {"node1", "node2"}
 QUERIES = list(queries())
 XMIT = 'hook="net_dev_start_xmit"'
 HOOKS = ("net_dev_start_xmit", "netif_receive_skb", "net_dev_queue")
@@ -53,7 +53,7 @@ class Stage(NamedTuple):
     begin: Callable[[Cluster], None]
     told: tuple[int, list[str], list[str]]
     big: set[str]
-    alerts: dict[str, set[str]]
+    alerts: Alerts
 
 
 def wanted(cluster: Cluster) -> None:
@@ -76,36 +76,19 @@ STAGES = {
 }
 
 
-class World(NamedTuple):
-    cluster: Cluster
-    release: Release
-    prometheus: Prometheus
-    begun: float
-
-
 @pytest.fixture(scope="module")
 def world(
     stocked: Cluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
     """netperf has run once, with BIG TCP off, and is gone."""
-    folder: Path = tmp_path_factory.mktemp("prometheus")
-    begun = time.time()
+    folder = tmp_path_factory.mktemp("prometheus")
     try:
-        with releases.installed(stocked, "helm4", *VALUES) as release:
-            scrape = operated.scrape_configs(release, folder)
-            rules = hurried(operated.groups(release))
-            with prometheus(stocked, folder, scrape, rules) as server:
-                made = World(stocked, release, server, begun)
-                netperf_results(made)
-                upgrade(release, "netperf.enabled=false")
-                yield made
+        with observed(stocked, folder, *VALUES) as made:
+            netperf_results(made)
+            upgrade(made.release, "netperf.enabled=false")
+            yield made
     finally:
         stages.off(stocked)
-
-
-def upgrade(release: Release, values: str) -> None:
-    release.apply("upgrade", "--reuse-values", f"--set={values}")
-    release.rolled_out()
 
 
 def netperf_results(world: World) -> dict[str, float]:
@@ -140,43 +123,6 @@ def under_load(world: World) -> tuple[Answers, Answers]:
         while not all(each.done() for each in (*checks, *tops)):
             load(world.cluster)
         return [each.result() for each in checks], [each.result() for each in tops]
-
-
-def load(cluster: Cluster) -> None:
-    for family in FAMILIES:
-        cluster.netperf(family)
-
-
-def firing(server: Prometheus) -> dict[str, set[str]]:
-    """Alerts, whatever their severity, and the nodes where they fire."""
-    found: dict[str, set[str]] = {}
-    for sample in server.samples('ALERTS{alertstate="firing"}'):
-        at = sample["metric"]
-        found.setdefault(at["alertname"], set()).add(at.get("node", ""))
-    return found
-
-
-def expect(
-    world: World,
-    alerts: dict[str, set[str]],
-    meanwhile: Callable[[Cluster], None] = load,
-) -> None:
-    """These fire and no others, and stay so for five seconds."""
-    since: list[float] = []
-
-    def settled() -> bool:
-        meanwhile(world.cluster)
-        if firing(world.prometheus) != alerts:
-            since.clear()
-            return False
-        since.append(time.monotonic())
-        return since[-1] - since[0] > 5
-
-    with contextlib.suppress(AgentError):
-        wait_until(settled, "the alerts", 90)
-        return
-    assert firing(world.prometheus) == alerts  # which shows what differs
-    pytest.fail("they come and go")
 
 
 def walk(world: World, stage: Stage) -> None:
@@ -230,11 +176,14 @@ def test_netperf_beside_the_histograms(world: World) -> None:
 
     wait_until(side_by_side, "all of it side by side")
     (job,) = release.kubectl("get", "jobs", "--output=name").split()
-    release.kubectl("wait", job, "--for=condition=Complete", "--timeout=90s")
-    said = release.kubectl("logs", job)  # what is for people stands around it
-    record, _ = json.JSONDecoder().raw_decode(said, said.index("{"))
+    record = netperf_record(release, job)
     assert record["schema"] == "bigtcp.netperf/v1"
-    assert set(record["families"]) == set(FAMILIES)
+    assert record["node"]["states"] == dict.fromkeys(FAMILIES, "active")
+    for family in FAMILIES:
+        (run,) = record["families"][family]["runs"]
+        assert run["transactions_per_second"] == results[family]
+        assert run["sent"]["big_bytes"] > 0.9 * run["sent"]["bytes"]
+        assert record["node"]["cilium"]["big_tcp"][family]["max_gso"] == BIG
     upgrade(release, "netperf.enabled=false")
     assert release.pods("netperf-server") == {}
 
