@@ -9,7 +9,7 @@ from typing import Self
 
 from agent.errors import BadValueError
 from agent.snapshot.histogram import Histogram
-from agent.snapshot.interval import Interval, interval
+from agent.snapshot.interval import Interval, interval, relative
 
 FEWEST_RUNS = 3  # below, an interval says nothing
 
@@ -81,11 +81,13 @@ class Row:
 
     @property
     def percent(self) -> Interval | None:
-        """The difference in per cent of A's median; in points for a share, None
-        where A's median is 0.
+        """The difference in per cent of A; in points for a share, None where A's
+        median is 0.
         """
         if self.metric.unit is Unit.SHARE:
             return self.interval.scaled(100)
+        if min(self.a) > 0:
+            return relative(self.a, self.b).scaled(100)
         base = median(self.a)
         return self.interval.scaled(100 / base) if base else None
 

@@ -2,7 +2,7 @@
 """The difference of two medians, and how sure it is: percentile bootstrap. Pure."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import median
@@ -15,7 +15,9 @@ _SEEDS = (1, 2)  # the same records give the same interval
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A difference B - A of medians, and where it lies with 95 % confidence."""
+    """A difference B - A of medians (or B / A - 1), and where it lies with 95 %
+    confidence.
+    """
 
     difference: float
     low: float
@@ -54,14 +56,31 @@ def interval(a: Sequence[float], b: Sequence[float]) -> Interval:
     """The difference of medians B - A with its 95 % interval, by the percentile
     bootstrap. `a` and `b` are not empty.
     """
+    return _between(
+        median(b) - median(a), (after - before for before, after in _medians(a, b))
+    )
+
+
+def relative(a: Sequence[float], b: Sequence[float]) -> Interval:
+    """The same of B / A - 1: it leaves out 0 where the difference does, and is never
+    below -1. `a` is positive.
+    """
+    return _between(
+        median(b) / median(a) - 1,
+        (after / before - 1 for before, after in _medians(a, b)),
+    )
+
+
+def _medians(a: Sequence[float], b: Sequence[float]) -> Iterator[tuple[float, float]]:
+    """Those of the resamples of both."""
     (first, second), (one, two) = (sorted(a), sorted(b)), _SEEDS
-    differences = sorted(
-        (second[i] + second[j]) / 2 - (first[k] + first[m]) / 2
-        for (k, m), (i, j) in zip(
-            _middles(len(first), one), _middles(len(second), two), strict=True
-        )
-    )
+    for (k, m), (i, j) in zip(
+        _middles(len(first), one), _middles(len(second), two), strict=True
+    ):
+        yield (first[k] + first[m]) / 2, (second[i] + second[j]) / 2
+
+
+def _between(value: float, resampled: Iterable[float]) -> Interval:
+    found = sorted(resampled)
     tail = round(_RESAMPLES * (1 - _CONFIDENCE) / 2)
-    return Interval(
-        median(second) - median(first), differences[tail], differences[-tail - 1]
-    )
+    return Interval(value, found[tail], found[-tail - 1])

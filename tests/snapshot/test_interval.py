@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.snapshot.interval import _middles, interval
+from agent.snapshot.interval import _middles, interval, relative
 
 VALUES = st.lists(st.floats(0, 1e6), min_size=1, max_size=40).map(tuple)
+POSITIVE = st.lists(st.integers(1, 10**6), min_size=1, max_size=40).map(tuple)
 
 
 @settings(deadline=None, max_examples=40)  # the first of a length draws
@@ -37,6 +38,17 @@ def test_it_moves_and_grows_with_what_was_measured(
     ):
         assert by_moving == pytest.approx(now + factor, abs=1e-6)
         assert by_growing == pytest.approx(now * factor, rel=1e-9, abs=1e-6)
+
+
+@settings(deadline=None, max_examples=40)  # the first of a length draws
+@given(POSITIVE, POSITIVE)
+def test_what_is_less_is_less_by_no_more_than_all(
+    a: tuple[int, ...], b: tuple[int, ...]
+) -> None:
+    found, difference = relative(a, b), interval(a, b)
+    assert found.difference == pytest.approx(median(b) / median(a) - 1)
+    assert min(b) / max(a) - 1 <= found.low <= found.high <= max(b) / min(a) - 1
+    assert (found.low > 0, found.high < 0) == (difference.low > 0, difference.high < 0)
 
 
 @settings(deadline=None, max_examples=40)  # the first of a length draws
