@@ -38,7 +38,7 @@ def check(
 ) -> int:
     """Is BIG TCP on, here, for these pods, or why not?
 
-    Exit code 5: something is wrong.
+    Exit code 5: there is a finding that is a warning or critical.
     """
     from agent import inquiry
     from agent.views.check import check_text

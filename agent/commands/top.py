@@ -70,8 +70,8 @@ def top(  # noqa: PLR0913  a flag each
 ) -> int:
     """See big packets live: which devices and pods, how big, where they are cut.
 
-    Asks the agent of this node, the one at --url or, where none answers, probes of
-    its own. Press ? for help.
+    Asks the agent of this node or, where none answers, probes of its own; with --url
+    that agent and nobody else. Press ? for help.
     """
     if replay and (record or url):
         other = "--record" if record else "--url"

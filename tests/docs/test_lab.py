@@ -110,12 +110,12 @@ def test_a_stage_is_reached_as_on_the_cluster(stage: str) -> None:
 
 
 def ours() -> list[list[str]]:
-    """Our commands, wherever they run."""
+    """Our commands, wherever they run: on a pod, or as what an image runs."""
     return [
         argv[at + 1 :]
         for argv in commands(TEXT)
         for at, word in enumerate(argv)
-        if word.split("/")[-1] == "bigtcp-agent" and argv[0] != "helm"
+        if word.split("/")[-1].split(":")[0] == "bigtcp-agent" and argv[0] != "helm"
         if argv[at + 1 : at + 2] and argv[at + 1] in cli.commands
     ]
 
