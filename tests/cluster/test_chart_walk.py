@@ -17,6 +17,7 @@ import pytest
 
 from agent.lab.netns import wait_until
 from tests.charts.dashboards import Query, chosen, queries
+from tests.charts.test_dashboards import recorded
 from tests.cluster import stages
 from tests.cluster.cluster import BIG, LEGACY, Cluster
 from tests.cluster.observed import (
@@ -188,17 +189,31 @@ def test_netperf_beside_the_histograms(world: World) -> None:
     assert release.pods("netperf-server") == {}
 
 
-@pytest.mark.parametrize("query", QUERIES, ids=str)
-def test_a_query_finds_something(world: World, query: Query) -> None:
-    """In the walk so far: where all is well, a table of what is wrong is empty."""
-    found = world.prometheus.get(
+def in_the_walk(world: World, promql: str) -> list[dict[str, Any]]:
+    """Series since it began: where all is well, a table of what is wrong is empty."""
+    found: list[dict[str, Any]] = world.prometheus.get(
         "query_range",
-        query=chosen(query.expr),
+        query=promql,
         start=str(world.begun),
         end=str(time.time()),
         step="1",
-    )
-    assert any(series["values"] for series in found["result"])
+    )["result"]
+    return found
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=str)
+def test_a_query_finds_something(world: World, query: Query) -> None:
+    assert in_the_walk(world, chosen(query.expr))
+
+
+@pytest.mark.parametrize("record", sorted(recorded()))
+def test_a_rule_records_something(world: World, record: str) -> None:
+    assert in_the_walk(world, record)
+
+
+def test_no_rule_has_failed(world: World) -> None:
+    groups = world.prometheus.get("rules")["groups"]
+    assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
 
 
 def sent(world: World, node: str) -> dict[str, tuple[int, int]]:
