@@ -115,7 +115,8 @@ def _metrics(
     formats that are none.
     """
     accept = environ.get("HTTP_ACCEPT", "")
-    if re.search(r"version=(?![0-9.]+\s*(?:[;,]|$))", accept):
+    version = r"[0-9]{1,9}(?:\.[0-9]{1,9})*"
+    if re.search(rf"version=(?!{version}\s*(?:[;,]|$))", accept):
         accept = "*/*"
     asked = environ | {"REQUEST_METHOD": "GET", "HTTP_ACCEPT": accept}
     body = app(asked, start)

@@ -151,3 +151,19 @@ def test_not_everybody_is_answered_at_once(
             end.set()
         assert [each.result()[0] for each in told] == [200, 200]
         assert fetch(f"{url}/api/snapshot?seconds=20")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "version", ["x", ".", "1.", "1..0", "", "9" * 5000, "\N{ARABIC-INDIC DIGIT ONE}"]
+)
+@pytest.mark.parametrize("kind", ["text/plain", "application/openmetrics-text"])
+def test_a_version_that_is_none(kind: str, version: str) -> None:
+    started = []
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": "/metrics",
+        "HTTP_ACCEPT": f"{kind};version={version};q=0.5",
+    }
+    app = make_app(snapshot, snapshot)
+    assert b"".join(app(environ, lambda *told: started.append(told)))
+    assert started[0][0] == "200 OK"
