@@ -156,6 +156,19 @@ def test_names_that_are_no_text(off: str, tmp_path: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
+def test_a_stdout_without_our_letters(on: str, tmp_path: Path) -> None:
+    path = tmp_path / "bar.json"
+    path.write_text(record("█", [1.0, 2.0, 3.0], 0).json())
+    done = subprocess.run(
+        [COMMAND, "compare", str(path), on],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"A  ? (")
+
+
 def test_nothing_left_to_compare_by_per_cent(tmp_path: Path, on: str) -> None:
     path = tmp_path / "zero.json"
     path.write_text(record("zero", [0.0, 0.0, 0.0], 0).json())
