@@ -83,6 +83,14 @@ def test_a_page(off: str, on: str, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["off.json", "on.json", "page.html"]
 
 
+def test_a_page_of_next_to_nothing(tmp_path: Path) -> None:
+    path, page = tmp_path / "a.json", tmp_path / "page.html"
+    path.write_text(record("a", [5e-324] * 3, 0).json())
+    code, _, said = run(str(path), str(path), "--html", str(page))
+    assert (code, said) == (0, "")
+    assert "<svg" in page.read_text()
+
+
 def test_records_of_top(tmp_path: Path, off: str) -> None:
     paths = []
     for name, big in (("a", 0), ("b", 5)):
