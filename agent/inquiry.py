@@ -24,10 +24,12 @@ LOCAL_AGENT = "http://127.0.0.1:19715"
 _SHUT = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)  # by its --web-config
 _PATIENCE_SECONDS = 10.0
 _MOST_BYTES = 64 << 20
+_REFUSAL_BYTES = 200
 _OWN_SECONDS = 2.0  # to observe for, with probes that begin now
 _HOOKS = (Hook.NET_DEV_START_XMIT, Hook.NETIF_RECEIVE_SKB, Hook.NET_DEV_QUEUE)
 
 Picture = dict[str, Any]
+_Answer = http.client.HTTPResponse | urllib.error.HTTPError
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +49,34 @@ class UnreachableError(AgentError):
     exit_code = Exit.UNREACHABLE
 
 
-def _body(answer: http.client.HTTPResponse, until: float) -> bytes:
+def _pieces(answer: _Answer, until: float) -> Iterator[bytes]:
+    """All of it, as it comes; TimeoutError where it drips."""
+    while piece := answer.read1(1 << 16):
+        yield piece
+        if time.monotonic() > until:
+            raise TimeoutError("its answer does not end")
+
+
+def _body(answer: _Answer, until: float) -> bytes:
     """All of it; ValueError where it has no end, TimeoutError where it drips."""
     pieces, size = [], 0
-    while piece := answer.read1(1 << 16):
+    for piece in _pieces(answer, until):
         pieces.append(piece)
         size += len(piece)
         if size > _MOST_BYTES:
             raise ValueError(f"more than {_MOST_BYTES >> 20} MiB")
-        if time.monotonic() > until:
-            raise TimeoutError("its answer does not end")
     return b"".join(pieces)
+
+
+def _refusal(answer: _Answer, until: float) -> str:
+    """How it begins, or as much of that as comes."""
+    said = b""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        for piece in _pieces(answer, until):
+            said += piece
+            if len(said) >= _REFUSAL_BYTES:
+                break
+    return said[:_REFUSAL_BYTES].decode(errors="replace").strip()
 
 
 def fetch(url: str, seconds: float | None) -> dict[str, Any]:
@@ -72,7 +91,7 @@ def fetch(url: str, seconds: float | None) -> dict[str, Any]:
             found = plain_json(_body(answer, time.monotonic() + patience))
     except urllib.error.HTTPError as err:
         with err:
-            said = err.read(200).decode(errors="replace").strip()
+            said = _refusal(err, time.monotonic() + patience)
         if err.code in _SHUT:
             raise PermissionError(
                 f"it asks who we are: {err.code} {err.reason}"

@@ -83,6 +83,14 @@ def test_a_page(off: str, on: str, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["off.json", "on.json", "page.html"]
 
 
+def test_a_page_of_next_to_nothing(tmp_path: Path) -> None:
+    path, page = tmp_path / "a.json", tmp_path / "page.html"
+    path.write_text(record("a", [5e-324] * 3, 0).json())
+    code, _, said = run(str(path), str(path), "--html", str(page))
+    assert (code, said) == (0, "")
+    assert "<svg" in page.read_text()
+
+
 def test_records_of_top(tmp_path: Path, off: str) -> None:
     paths = []
     for name, big in (("a", 0), ("b", 5)):
@@ -154,6 +162,19 @@ def test_names_that_are_no_text(off: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert b"Traceback" not in done.stderr
+
+
+def test_a_stdout_without_our_letters(on: str, tmp_path: Path) -> None:
+    path = tmp_path / "bar.json"
+    path.write_text(record("█", [1.0, 2.0, 3.0], 0).json())
+    done = subprocess.run(
+        [COMMAND, "compare", str(path), on],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"A  ? (")
 
 
 def test_nothing_left_to_compare_by_per_cent(tmp_path: Path, on: str) -> None:

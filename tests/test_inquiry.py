@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers without an end: neither is waited for."""
+"""Answers without an end, and refusals that are cut off: none is waited for."""
 
+import contextlib
 import http.server
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,10 +17,12 @@ PIECE = b"[" * 65536
 
 
 class Endless(http.server.BaseHTTPRequestHandler):
-    """Sends pieces for as long as anybody reads; a few bytes each on /drip."""
+    """Sends pieces for as long as anybody reads; a few bytes each on /drip, as a
+    refusal on /drip/503.
+    """
 
     def do_GET(self) -> None:
-        self.send_response(200)
+        self.send_response(503 if "503" in self.path else 200)
         self.end_headers()
         while True:
             try:
@@ -67,3 +71,46 @@ def test_a_drip(endless: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inquiry, "_PATIENCE_SECONDS", 0.5)
     with pytest.raises(OSError, match="does not end"):
         inquiry.fetch(f"{endless}/drip", None)
+
+
+@contextlib.contextmanager
+def refusing(answer: bytes) -> Iterator[str]:
+    """Who answers so, and closes the connection."""
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("502 Bad\r\nTransfer-Encoding: chunked\r\n\r\n400\r\nabc", "502: abc$"),
+        ("502 Bad\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "502: $"),
+        ("500 Bad\r\nContent-Length: 999\r\n\r\nwhy", "500: why$"),
+        ("500 Bad\r\n\r\n" + "x" * 300, "500: x{200}$"),
+    ],
+)
+def test_a_refusal_that_is_cut_off(answer: str, said: str) -> None:
+    """As a proxy does it that loses who is behind it."""
+    with (
+        refusing(b"HTTP/1.1 " + answer.encode()) as url,
+        pytest.raises(AgentError, match=said),
+    ):
+        inquiry.fetch(url, None)
+
+
+def test_a_refusal_that_drips(endless: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inquiry, "_PATIENCE_SECONDS", 0.5)
+    begun = time.monotonic()
+    with pytest.raises(AgentError, match="503"):
+        inquiry.fetch(f"{endless}/drip/503", None)
+    assert time.monotonic() - begun < 5  # the 200 bytes that are shown take 10

@@ -227,6 +227,32 @@ def test_a_run_that_fails_costs_only_itself(tmp_path: Path) -> None:
     assert read(str(path)).about["runs"] == "2 of 5"
 
 
+@pytest.mark.parametrize("redirected", ["> /dev/full", "| true"])
+def test_a_stdout_that_refuses_costs_no_record(tmp_path: Path, redirected: str) -> None:
+    (tmp_path / "netperf").write_text(
+        f"#!/bin/sh\n[ $1 = -V ] && exit\ncat <<END\n{RECORDED}END\n"
+    )
+    (tmp_path / "netperf").chmod(0o755)
+    path = tmp_path / "record.json"
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        server = f"127.0.0.1:{somebody.getsockname()[1]}"
+        flags = f"--url {nobody()} --record {path} --server {server} --repeats 1"
+        script = f"set -o pipefail; {COMMAND} netperf {flags} {redirected}"
+        done = subprocess.run(
+            ["bash", "-c", script],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert ("error: no space left on device\n" in done.stderr) == (
+        redirected == "> /dev/full"
+    )
+    assert len(Record.of(json.loads(path.read_text())).families["ipv4"].runs) == 1
+
+
 def _name(pid: int | None) -> str:
     try:
         with open(f"/proc/{pid}/comm") as file:

@@ -3,13 +3,17 @@
 
 import gzip
 import os
+import resource
 import signal
 import subprocess
 import time
 import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from agent.kernel.starting import stages
 from agent.lab.demo import BIG
 from agent.lab.netns import wait_until
 from agent.snapshot.model import Family
@@ -52,6 +56,35 @@ def test_what_the_start_was_made_of() -> None:
     ]
     assert min(seconds.values()) >= 0
     assert 0.05 < seconds["compile"] < sum(seconds.values()) < took + CLOCK_TICK
+
+
+@pytest.fixture
+def named_in_half_a_letter() -> Iterator[None]:
+    """As the kernel cuts a name that is longer than 15 bytes."""
+    path = Path("/proc/self/comm")
+    name = path.read_bytes()
+    path.write_bytes("bigtcp-agent-\u00e9".encode()[:-1])
+    yield
+    path.write_bytes(name)
+
+
+@pytest.mark.usefixtures("named_in_half_a_letter")
+def test_the_start_is_told_whatever_the_name() -> None:
+    seconds = stages(time.monotonic(), {})
+    assert list(seconds) == ["imports", "serving"]
+    assert seconds["imports"] > 0
+
+
+def test_the_start_is_told_without_free_file_descriptors() -> None:
+    begun = time.monotonic()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        seconds = stages(begun, {"python": begun + 1})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert list(seconds) == ["python", "serving"]
+    assert seconds["python"] == 1
 
 
 def test_sigterm_ends_within_a_second() -> None:

@@ -3,11 +3,12 @@
 
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,16 @@ from tests.terminal import Terminal, terminal
 from tests.views.top.fakes import BEGAN, FakeAgent, Flow, flows, picture
 
 
-def top(*argv: str, prefix: tuple[str, ...] = ()) -> tuple[int, str, str]:
+def top(
+    *argv: str, prefix: tuple[str, ...] = (), env: Mapping[str, str] | None = None
+) -> tuple[int, str, str]:
+    """Code, stdout and stderr. `env` is added to ours."""
     done = subprocess.run(
         [*prefix, COMMAND, "top", *argv],
         capture_output=True,
         text=True,
         check=False,
+        env=os.environ | (env or {}),
         timeout=60,
     )
     return done.returncode, done.stdout, done.stderr
@@ -250,7 +255,8 @@ def test_a_record_that_finds_no_room(url: str, tmp_path: Path) -> None:
         (("--interval", "nan"), 2, "nan is no time"),
         (("--interval", "0"), 2, "0.0 is not in the range"),
         (("--once", "--count", "2"), 2, "--once is --count 1"),
-        (("--replay", "a", "--record", "b"), 2, "--replay reads a file"),
+        (("--replay", "a", "--record", "b"), 2, "--replay reads a file: --record"),
+        (("--replay", "a", "--url", "http://b"), 2, "--replay reads a file: --url"),
         (("--replay", "/nonexistent"), 1, "/nonexistent cannot be read: no such file"),
         (("--replay", "/proc/self/exe"), 1, "this is no record"),
     ],
@@ -261,6 +267,13 @@ def test_bad_input(flags: tuple[str, ...], code: int, why: str) -> None:
     assert said.startswith("error: ")
     assert why in said
     assert len(said.splitlines()) == 2
+
+
+def test_the_agents_own_environment_is_no_mistake(record: Path) -> None:
+    env = {"BIGTCP_URL": "http://127.0.0.1:9"}
+    code, told, said = top("--replay", str(record), "--once", env=env)
+    assert (code, said) == (0, "")
+    assert str(record) in told
 
 
 def test_nobody_there() -> None:

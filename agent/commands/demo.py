@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`bigtcp-agent demo`: BIG TCP off and on, on this machine."""
 
+import contextlib
 import signal
 
 import click
@@ -66,12 +67,13 @@ def demo(  # noqa: PLR0913  a flag each
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     families = (Family.IPV4, Family.IPV6) if family == "both" else (Family(family),)
     ways = [way.name for way in lab.TOPOLOGIES[topology].ways]
-    with in_folder(record, ways) as files:
+    with contextlib.ExitStack() as told, in_folder(record, ways) as files:
         with progress() as show:
             result = lab.run(topology, families, rounds, seconds, show)
-        # Told first: should a record not find room, nothing is lost.
+        # After the records, and whatever becomes of them: should one of both find no
+        # room, the other is not lost.
         render = report.demo_json if output == "json" else report.demo_text
-        click.echo(render(result))
+        told.callback(click.echo, render(result))
         arms = records(result)
         for way, file in files.items():
             file.write(arms[way].json() + "\n")

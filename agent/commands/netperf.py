@@ -130,15 +130,20 @@ def netperf(  # noqa: PLR0913  a flag each
     test = TcpRr(request, response, seconds, repeats, cpu)
     with contextlib.ExitStack() as stack:
         publish = stack.enter_context(_serving(address)) if address else None
-        with whole(record) if record else contextlib.nullcontext() as file:
+        with (
+            contextlib.ExitStack() as told,
+            whole(record) if record else contextlib.nullcontext() as file,
+        ):
             found = measurement.find(str(where), where.host, where.port, families)
             with progress() as show:
                 witness = Witness(url, measurement.own_netns(), _note(show))
                 measured, failed = measurement.measure(name, test, found, witness, show)
-            # Told first: should the record not find room, nothing is lost.
             if publish and not failed:
                 publish(measured)
-            click.echo(measured.json() if output == "json" else netperf_text(measured))
+            # After the record, and whatever becomes of it: should one of them find
+            # no room, the other is not lost.
+            text = measured.json() if output == "json" else netperf_text(measured)
+            told.callback(click.echo, text)
             if file:
                 file.write(measured.json() + "\n")
         if failed:

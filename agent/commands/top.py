@@ -12,6 +12,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from agent import settings
 from agent.commands.options import no_nan, url, with_cluster
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from agent.record.lines import Recording
     from agent.snapshot.sample import Period, Sample
     from agent.watching import Live
+
+_COMMAND_LINE = ParameterSource.COMMANDLINE
 
 
 @click.command()
@@ -73,7 +76,9 @@ def top(  # noqa: PLR0913  a flag each
     Asks the agent of this node or, where none answers, probes of its own; with --url
     that agent and nobody else. Press ? for help.
     """
-    if replay and (record or url):
+    # An agent's own pod has BIGTCP_URL, for what asks it.
+    asks = click.get_current_context().get_parameter_source("url") is _COMMAND_LINE
+    if replay and (record or asks):
         other = "--record" if record else "--url"
         raise click.UsageError(f"--replay reads a file: {other} makes no sense with it")
     if once and count:

@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
@@ -20,9 +21,10 @@ def whole(path: str, *, over: bytes = b"") -> Iterator[TextIO]:
     path = os.path.realpath(path)
     _require_free(path, over=over)
     folder, name = os.path.split(path)
-    beside = os.path.join(folder, f".{name}.{os.getpid()}")
+    # Made anew, under a name that nobody could prepare a link at.
+    beside = os.path.join(folder, f".{name}.{secrets.token_hex(4)}")
     try:
-        file = open(beside, "w", encoding="utf-8")  # noqa: SIM115  closed below
+        file = open(beside, "x", encoding="utf-8")  # noqa: SIM115  closed below
     except OSError as err:
         raise RecordError(
             f"{path} cannot be written: {(err.strerror or str(err)).lower()}",
@@ -31,8 +33,11 @@ def whole(path: str, *, over: bytes = b"") -> Iterator[TextIO]:
     try:
         with file:
             yield file
-        _require_free(path, over=over)
-        os.replace(beside, path)
+        try:
+            os.link(beside, path)
+        except OSError:  # it is there; or this file system has no hard links
+            _require_free(path, over=over)
+            os.replace(beside, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(beside)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How Cilium moves packets, as far as BIG TCP hangs on it. Pure."""
 
+import re
 from dataclasses import dataclass, replace
 
 from agent.snapshot.cilium import Applied, DaemonConfig, RuntimeConfig, Wanted
@@ -59,11 +60,9 @@ def as_it_would_start(
 
 
 def _release(version: str) -> tuple[int, int] | None:
-    major, _, rest = version.partition(".")
-    minor = rest.partition(".")[0]
-    if major.isdecimal() and minor.isdecimal():
-        return int(major), int(minor)
-    return None
+    # So many digits and no more: int() refuses what is very long.
+    found = re.match(r"([0-9]{1,4})\.([0-9]{1,4})(?:\.|$)", version)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def _as_left_behind(config: DaemonConfig, before: Datapath) -> Datapath:

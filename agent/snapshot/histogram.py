@@ -53,7 +53,9 @@ class Histogram:
         Where a counter went back (the agent was restarted), all of `self` is
         new: the answer is never negative.
         """
-        if any(now < then for now, then in zip(self.slots, before.slots, strict=True)):
+        mine = (*self.slots, self.bytes, self.big_bytes)
+        its = (*before.slots, before.bytes, before.big_bytes)
+        if any(now < then for now, then in zip(mine, its, strict=True)):
             return self
         return self._with(before, -1)
 
@@ -75,7 +77,8 @@ class Histogram:
     @property
     def big_share(self) -> float | None:
         """Share of the bytes in skbs above 64 KiB; None where there are none."""
-        return self.big_bytes / self.bytes if self.bytes else None
+        # The kernel counts while both are read: `big_bytes` may be an skb ahead.
+        return min(1.0, self.big_bytes / self.bytes) if self.bytes else None
 
     def quantile(self, q: float) -> float | None:
         """Length in bytes below which a share `q` of the skbs stays.

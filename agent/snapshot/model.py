@@ -96,9 +96,10 @@ class Lengths:
     def since(self, before: Self) -> Self:
         """What came after `before`; `longest` cannot be taken apart and stays."""
         histogram = self.histogram.since(before.histogram)
-        if histogram is self.histogram:  # counters went back: all is new
+        segments = self.segments - before.segments
+        if histogram is self.histogram or segments < 0:  # they went back: all is new
             return self
-        return type(self)(histogram, self.segments - before.segments, self.longest)
+        return type(self)(histogram, segments, self.longest)
 
 
 @dataclass(frozen=True, slots=True, order=True)

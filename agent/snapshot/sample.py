@@ -7,6 +7,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Self
 
 from agent.snapshot.histogram import Histogram
@@ -15,6 +16,8 @@ from agent.snapshot.naming import OTHERS
 
 SCHEMA = "bigtcp.snapshot/v1"
 _LATEST = 1e11  # seconds since the epoch that are a time
+_LEAST_SECONDS = 0.001  # that have a rate
+_BIG = 65536  # the edge that views ask for
 POD_RECEIVE = "pod_receive"  # beside the hooks: what a pod received, by address
 
 
@@ -77,12 +80,12 @@ class Sample:
         if not isinstance(picture, dict) or schema != SCHEMA:
             raise ValueError(f"its schema is {schema!r}, not {SCHEMA}")
         try:
-            edges = tuple(int(edge) for edge in picture["edges"])
+            edges = _edges(picture["edges"])
             pods = {int(pod["ifindex"]): str(pod["name"]) for pod in picture["pods"]}
             lines = [_line(row, edges, pods) for row in picture["counters"]]
             _require_told(picture)
             taken, started, uptime = (
-                float(picture[at]) for at in ("taken", "started", "uptime")
+                _number(picture[at]) for at in ("taken", "started", "uptime")
             )
         except KeyError as err:
             raise ValueError(f"{err} is missing") from err
@@ -99,10 +102,13 @@ class Sample:
 
         Where the agent was restarted meanwhile: all that it counted, in 0 seconds.
         It counts from when its probes are attached, which is before it has an age.
+        Less than a millisecond is 0 seconds, too: no rate comes of it.
         """
         if self.started != before.started or self.edges != before.edges:
             return Period(0.0, dict(self.lines))
-        seconds = max(0.0, self.uptime - before.uptime)
+        seconds = self.uptime - before.uptime
+        if seconds < _LEAST_SECONDS:
+            seconds = 0.0
         found = {}
         for key, line in self.lines.items():
             then = before.lines.get(key)
@@ -170,6 +176,19 @@ def _count(value: object) -> int:
     if not isinstance(value, int) or not whole or not 0 <= value < 1 << 64:
         raise ValueError(f"{value} is no count")
     return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)
+
+
+def _edges(found: list[object]) -> tuple[int, ...]:
+    edges = tuple(_count(edge) for edge in found)
+    if _BIG not in edges or any(low >= high for low, high in pairwise(edges)):
+        raise ValueError(f"edges do not ascend, or leave out {_BIG}")
+    return edges
 
 
 def _line(row: dict[str, Any], edges: tuple[int, ...], pods: dict[int, str]) -> Line:

@@ -17,6 +17,7 @@ _BARS_WIDTH, _BAR_LEFT, _BAR_RIGHT = 460, 78, 70
 _DOTS_WIDTH, _DOT_LEFT, _DOT_RIGHT = 940, 120, 110
 _MOST_DOTS = 100  # of a row: more are one grey line
 _TICKS = 5
+_LEAST = 1e-300  # of an axis: less has no fifths
 
 
 def _svg(width: int, height: int, about: str, parts: Sequence[str]) -> str:
@@ -87,7 +88,9 @@ def dots(rows: Sequence[Dots], tell: Callable[[float], str], about: str) -> str:
 
     `tell` says a value with its unit.
     """
-    highest = max((max(*row.a, *row.b) for row in rows), default=0) or 1
+    highest = max((max(*row.a, *row.b) for row in rows), default=0)
+    if highest < _LEAST:
+        highest = 1
     step = _step(highest)
     room = _DOTS_WIDTH - _DOT_LEFT - _DOT_RIGHT
     bottom = 8 + len(rows) * 2 * _ROW

@@ -9,7 +9,7 @@ import os
 import secrets
 import ssl
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 
 import bcrypt
@@ -23,8 +23,7 @@ _log = structlog.get_logger(__name__)
 
 # For kubelet and load balancers, which have neither password nor certificate.
 _OPEN = ("/livez", "/readyz")
-# Of no user: a name that is unknown takes as long as a wrong password.
-_NOBODY = b"$2b$10$" + b"." * 53
+_MOST_GUESSES = 8  # at once: more would keep a scrape waiting until it gives up
 
 
 class Guard:
@@ -39,6 +38,7 @@ class Guard:
         self._path = path
         self._lock = threading.Lock()
         self._hashing = threading.Lock()  # a flood of guesses takes one CPU at most
+        self._guesses = threading.BoundedSemaphore(_MOST_GUESSES)
         self._secret = secrets.token_bytes(32)
         self._known: set[bytes] = set()  # right passwords, by their tokens
         self._config, self._context = self._read()
@@ -74,31 +74,33 @@ class Guard:
         wants = config.tls.client_auth if config.tls else ssl.CERT_NONE
         if wants == ssl.CERT_REQUIRED and environ["SSL_CLIENT_VERIFY"] != "SUCCESS":
             return HTTPStatus.FORBIDDEN
-        if config.users and not self._knows(config, known, environ):
-            return HTTPStatus.UNAUTHORIZED
-        return None
+        return self._stranger(config, known, environ) if config.users else None
 
-    def _knows(
+    def _stranger(
         self, config: webconfig.WebConfig, known: set[bytes], environ: dict[str, str]
-    ) -> bool:
+    ) -> HTTPStatus | None:
         name, password = _credentials(environ.get("HTTP_AUTHORIZATION", ""))
         if not name:
-            return False
+            return HTTPStatus.UNAUTHORIZED
         # bcrypt is slow by design: a scraper pays for it once.
         told = name.encode() + b"\0" + password
         token = hmac.digest(self._secret, told, hashlib.sha256)
         if token in known:
-            return True
+            return None
         expected = config.users.get(name)
-        with self._hashing:
-            try:
-                right = bcrypt.checkpw(password, expected or _NOBODY)
-            except ValueError:  # longer than bcrypt takes
-                return False
+        if not self._guesses.acquire(blocking=False):
+            return HTTPStatus.SERVICE_UNAVAILABLE
+        try:
+            with self._hashing:
+                right = bcrypt.checkpw(password, expected or _nobody(config.users))
+        except ValueError:  # longer than bcrypt takes
+            return HTTPStatus.UNAUTHORIZED
+        finally:
+            self._guesses.release()
         if right and expected is not None:
             known.add(token)
-            return True
-        return False
+            return None
+        return HTTPStatus.UNAUTHORIZED
 
     def _renew(self) -> None:
         if all(_version(path) == version for path, version in self._seen.items()):
@@ -160,6 +162,14 @@ def _version(path: str) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _nobody(users: Mapping[str, bytes]) -> bytes:
+    """A hash of no user: a name that is unknown takes as long as a wrong password of
+    the one whose hash is slowest.
+    """
+    cost = max(hashed.split(b"$")[2] for hashed in users.values())
+    return b"$2b$%s$%s" % (cost, b"." * 53)
 
 
 def _credentials(header: str) -> tuple[str, bytes]:

@@ -3,6 +3,7 @@
 
 import contextlib
 import errno
+import io
 import json
 import platform
 import re
@@ -27,10 +28,17 @@ from agent.snapshot.snapshot import Snapshot
 from agent.views.answer import WsgiApp, answer
 from agent.views.exporter import PodsOf, metrics_application
 from agent.views.picture import picture
+from agent.views.places import Client, Places
 
 _REQUEST_SECONDS = 10
 _PAUSE_SECONDS = 0.05
+_ROOM_SECONDS = 1.0  # until who was sent away is gone
 _MOST_SECONDS = 60  # that a request may observe for
+# At once. Who observes or is being answered cannot be sent away: so many that there
+# is always a place for who comes.
+_MOST_CONNECTIONS = 64
+_MOST_ANSWERS = 32
+_MOST_OBSERVERS = 16  # of the answers
 
 _log = structlog.get_logger(__name__)
 
@@ -70,6 +78,7 @@ def _asked(
     environ: dict[str, str],
     source: Callable[[], Snapshot],
     observe: Callable[[float], Snapshot],
+    observers: threading.BoundedSemaphore,
 ) -> Snapshot:
     """The snapshot that a query asks for: ?seconds=N observes for so long."""
     values = parse_qs(environ.get("QUERY_STRING", "")).get("seconds", [])
@@ -84,7 +93,19 @@ def _asked(
             f"seconds={values[-1]} is no time to observe",
             f"use a number above 0, up to {_MOST_SECONDS}",
         )
-    return observe(seconds)
+    with _one_of(observers):
+        return observe(seconds)
+
+
+@contextlib.contextmanager
+def _one_of(these: threading.BoundedSemaphore) -> Iterator[None]:
+    """OSError where there is none left."""
+    if not these.acquire(blocking=False):
+        raise OSError("too many ask at once; try again")
+    try:
+        yield
+    finally:
+        these.release()
 
 
 def _metrics(
@@ -94,7 +115,8 @@ def _metrics(
     formats that are none.
     """
     accept = environ.get("HTTP_ACCEPT", "")
-    if re.search(r"version=(?![0-9.]+\s*(?:[;,]|$))", accept):
+    version = r"[0-9]{1,9}(?:\.[0-9]{1,9})*"
+    if re.search(rf"version=(?!{version}\s*(?:[;,]|$))", accept):
         accept = "*/*"
     asked = environ | {"REQUEST_METHOD": "GET", "HTTP_ACCEPT": accept}
     body = app(asked, start)
@@ -110,6 +132,8 @@ def make_app(  # noqa: C901  a router is a list of cases
     that links them.
     """
     metrics_app: WsgiApp = metrics_application(source, pods)
+    answers = threading.BoundedSemaphore(_MOST_ANSWERS)
+    observers = threading.BoundedSemaphore(_MOST_OBSERVERS)
     page = _PAGE.format(version=__version__, kernel=platform.release())
 
     def app(  # noqa: C901  the same list
@@ -121,16 +145,20 @@ def make_app(  # noqa: C901  a router is a list of cases
         def route() -> Iterable[bytes]:
             match environ["PATH_INFO"]:
                 case "/metrics":
-                    return _metrics(metrics_app, environ, start)
+                    with _one_of(answers):
+                        return _metrics(metrics_app, environ, start)
                 case "/api/snapshot":
-                    text = json.dumps(picture(_asked(environ, source, observe)))
+                    with _one_of(answers):
+                        found = _asked(environ, source, observe, observers)
+                        text = json.dumps(picture(found))
                     return answer(
                         environ, start, HTTPStatus.OK, text, "application/json"
                     )
                 case "/livez":
                     return plain(HTTPStatus.OK, "ok")
                 case "/readyz":
-                    source()
+                    with _one_of(answers):
+                        source()
                     return plain(HTTPStatus.OK, "ok")
                 case "/":
                     return answer(environ, start, HTTPStatus.OK, page, "text/html")
@@ -142,7 +170,7 @@ def make_app(  # noqa: C901  a router is a list of cases
             return route()
         except BadValueError as err:
             return plain(HTTPStatus.BAD_REQUEST, f"{err.message}; {err.hint}")
-        except OSError as err:  # there is no reading yet
+        except OSError as err:  # there is no reading yet, or too many ask
             return plain(HTTPStatus.SERVICE_UNAVAILABLE, str(err))
 
     return app
@@ -166,7 +194,15 @@ def make_metrics_app(metrics_app: WsgiApp) -> WsgiApp:
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = _REQUEST_SECONDS  # or a client that says nothing keeps a thread
+    server: "Server"
+
+    def setup(self) -> None:
+        """A client that says nothing, or reads nothing, keeps no thread."""
+        super().setup()
+        self.rfile.close()
+        client = Client(self.connection, self.server.places, _REQUEST_SECONDS)
+        self.rfile = io.BufferedReader(client)
+        self.wfile = client  # type: ignore[assignment]  # it need not be buffered
 
     def log_message(self, format: str, *args: object) -> None:
         pass  # never a line per scrape
@@ -195,7 +231,7 @@ def _family(address: Address) -> socket.AddressFamily:
 
 class Server(ThreadingMixIn, WSGIServer):
     """Listens from the beginning, so that a port that is taken is told at once;
-    then serves a thread per request.
+    then serves a thread per request, so many at once.
     """
 
     daemon_threads = True
@@ -205,6 +241,7 @@ class Server(ThreadingMixIn, WSGIServer):
 
     def __init__(self, address: Address, gate: Gate | None = None) -> None:
         self._gate = gate
+        self.places = Places(_MOST_CONNECTIONS)
         try:
             self.address_family = _family(address)
             super().__init__((address.host, address.port), _Handler)
@@ -243,6 +280,24 @@ class Server(ThreadingMixIn, WSGIServer):
             time.sleep(_PAUSE_SECONDS)
             raise
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """In a thread; closed where there is no place for it."""
+        if not self.places.take(_ROOM_SECONDS):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # there is no thread that could leave
+            self.places.leave()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """The thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.places.leave()
+
     def finish_request(self, request: Any, client_address: Any) -> None:
         """In the thread of the request, so that a slow handshake stops nobody."""
         context = self._gate.context() if self._gate else None
@@ -250,7 +305,11 @@ class Server(ThreadingMixIn, WSGIServer):
             super().finish_request(request, client_address)
             return
         request.settimeout(_REQUEST_SECONDS)
-        with context.wrap_socket(request, server_side=True) as encrypted:
+        with context.wrap_socket(
+            request, server_side=True, do_handshake_on_connect=False
+        ) as encrypted:
+            with self.places.awaiting(encrypted):
+                encrypted.do_handshake()
             super().finish_request(encrypted, client_address)
             encrypted.settimeout(_PAUSE_SECONDS)  # who has read all may be gone
             with contextlib.suppress(OSError):

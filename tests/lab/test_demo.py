@@ -15,6 +15,7 @@ import pytest
 from agent.lab.demo import BIG, LEGACY
 from agent.lab.netns import wait_until
 from agent.record import netperf
+from agent.record.measured import read
 from tests.process import COMMAND, bpf_programs, programs_of
 
 
@@ -100,6 +101,24 @@ def test_a_record_for_each_way(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "off.json exists already" in done.stderr
+
+
+def test_a_stdout_that_refuses_costs_no_record(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [
+                *(COMMAND, "demo", "--family", "ipv4", "--rounds", "1"),
+                *("--record", str(tmp_path / "records")),
+            ],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "error: no space left on device\n" in done.stderr
+    for way in ("off", "on"):
+        assert read(str(tmp_path / "records" / f"{way}.json")).families
 
 
 def test_an_uplink_at_64_kib_is_slower_than_big_tcp_off() -> None:

@@ -4,6 +4,7 @@
 import ctypes
 import subprocess
 from bisect import bisect_left
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.kernel.contract import Contract, bpf_directory
 from agent.snapshot.histogram import Histogram, used_slots
-from agent.snapshot.model import Family, Hook
+from agent.snapshot.model import Family, Hook, Lengths
 
 CONTRACT = Contract.read(bpf_directory())
 EDGES = CONTRACT.edges
@@ -78,6 +79,19 @@ def test_what_is_added_can_be_taken_away(a: list[int], b: list[int]) -> None:
 
 def test_counters_that_went_back_are_all_new() -> None:
     assert of([100]).since(of([100, 200, 70000])) == of([100])
+    now, before = of([100, 100, 70000]), of([100, 70000])
+    for back in (
+        replace(now, bytes=before.bytes - 1),
+        replace(now, big_bytes=before.big_bytes - 1),
+    ):
+        assert back.since(before) is back
+    before_it, it = Lengths(before, segments=9), Lengths(now, segments=8)
+    assert it.since(before_it) is it
+
+
+def test_a_share_of_what_is_counted_meanwhile_is_no_more_than_all() -> None:
+    """The kernel added an skb of 70,000 bytes after `bytes` was read."""
+    assert replace(of([70000]), big_bytes=140000).big_share == 1
 
 
 @given(lengths=st.lists(LENGTHS, min_size=1))

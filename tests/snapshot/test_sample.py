@@ -65,6 +65,14 @@ def test_the_same_moment_has_no_rate() -> None:
     assert sample.since(sample).per_second(5) == 0
 
 
+def test_a_moment_has_no_rate() -> None:
+    """It would be so high that it is no number any more."""
+    sample = World().sample()
+    before = replace(sample, uptime=0.0)
+    for seconds, told in ((5e-324, 0.0), (0.0009, 0.0), (0.001, 0.001)):
+        assert replace(sample, uptime=seconds).since(before).seconds == told
+
+
 def test_after_a_restart_there_is_no_rate() -> None:
     """What it counted may be older than its age: that began when it was first asked.
     Nor does it matter that it has by now counted more than the one before.
@@ -118,7 +126,13 @@ def test_whose_it_is() -> None:
     ("change", "why"),
     [
         ({"schema": "bigtcp.snapshot/v2"}, "its schema is 'bigtcp.snapshot/v2'"),
-        ({"edges": [1500]}, "1 edges need 2 slots"),
+        ({"edges": [65536]}, "1 edges need 2 slots"),
+        ({"edges": [1500]}, "edges do not ascend, or leave out 65536"),
+        ({"edges": [65536, 1500]}, "edges do not ascend"),
+        ({"edges": [1500.0, 65536]}, "1500.0 is no count"),
+        ({"taken": "5"}, "'5' is no number"),
+        ({"started": True}, "True is no number"),
+        ({"uptime": None}, "None is no number"),
         ({"taken": float("nan")}, "its time is no time"),
         ({"counters": 7}, "makes no sense"),
         ({"families": {}}, "makes no sense: families"),

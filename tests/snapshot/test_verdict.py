@@ -390,7 +390,13 @@ def test_what_it_needs(fields: dict[str, str]) -> None:
     assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C05 critical"])
 
 
-@pytest.mark.parametrize("version", ["1.19.0", "1.19.0-pre.4", "1.20.2", "2.0.0", ""])
+@pytest.mark.parametrize(
+    "version",
+    [
+        *("1.19.0", "1.19.0-pre.4", "1.20.2", "2.0.0", ""),
+        *("9" * 5000 + ".1.0", "1." + "9" * 5000),  # int() refuses these
+    ],
+)
 def test_a_tunnel_that_may_be_big(version: str) -> None:
     world = World()
     world.change(routing_mode="tunnel", version=version)

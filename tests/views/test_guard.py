@@ -6,10 +6,12 @@ import contextlib
 import os
 import socket
 import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import bcrypt
@@ -172,6 +174,48 @@ def test_a_known_password_costs_nothing_and_an_unknown_name_as_much(
         assert len(hashes) == 1
         assert status(url, login="nobody:right") == 401
         assert len(hashes) == 2
+
+
+def test_an_unknown_name_costs_as_much_as_the_slowest(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashes: list[bytes] = []
+    monkeypatch.setattr(
+        "agent.views.guard.bcrypt.checkpw", lambda _, hashed: hashes.append(hashed)
+    )
+    users = f"{{me: {hashed('right')}, you: {hashed('right').replace('$04', '$12')}}}"
+    with served(folder, f"basic_auth_users: {users}") as port:
+        assert status(f"http://localhost:{port}/", login="nobody:right") == 401
+    assert hashes[0].startswith(b"$2b$12$")
+
+
+def test_only_so_many_guesses_wait(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are sent away; who is known need not wait."""
+    begun, end, real = threading.Event(), threading.Event(), bcrypt.checkpw
+
+    def slow(password: bytes, expected: bytes) -> bool:
+        begun.set()
+        assert end.wait(20)
+        return real(password, expected)
+
+    with (
+        served(folder, f"basic_auth_users: {{me: {hashed('right')}}}") as port,
+        ThreadPoolExecutor(9) as pool,
+    ):
+        url = f"http://localhost:{port}/"
+        assert status(url, login="me:right") == 200
+        monkeypatch.setattr("agent.views.guard.bcrypt.checkpw", slow)
+        guesses = [pool.submit(status, url, None, "me:wrong") for _ in range(9)]
+        try:
+            (one,) = wait(guesses, 5, FIRST_COMPLETED).done
+            assert one.result() == 503
+            assert begun.is_set()
+            assert status(url, login="me:right") == 200
+        finally:
+            end.set()
+        assert sorted(each.result() for each in guesses) == [401] * 8 + [503]
 
 
 def test_probes_need_no_password(folder: Path) -> None:

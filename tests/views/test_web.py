@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server under clients that are slow on purpose, or too many."""
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from agent.lab.netns import wait_until
+from agent.settings import Address
+from agent.snapshot.snapshot import Snapshot
+from agent.views import web
+from agent.views.guard import Guard
+from agent.views.web import Server, make_app
+from tests.process import fetch
+from tests.snapshot.test_sample import World
+from tests.views import pki
+
+WORLD = World()
+THREADS = 64
+
+
+def snapshot(_: float = 0) -> Snapshot:
+    return WORLD.collector.snapshot()
+
+
+@contextlib.contextmanager
+def served(
+    observe: Callable[[float], Snapshot] = snapshot, gate: Guard | None = None
+) -> Iterator[int]:
+    """The port of a server; its threads are gone at the end."""
+    before = threading.active_count()
+    with Server(Address("127.0.0.1", 0), gate) as server:
+        with server.serving(make_app(snapshot, observe)):
+            yield server.server_port
+        wait_until(lambda: threading.active_count() <= before, "its threads to end", 20)
+
+
+@pytest.fixture(params=["http", "https"])
+def scheme(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Guard | None]:
+    """And the gate for it."""
+    if request.param == "http":
+        return "http", None
+    pki.authority(tmp_path)
+    pki.certificate(tmp_path, "server")
+    files = "{cert_file: server.crt, key_file: server.key}"
+    (tmp_path / "web.yaml").write_text(f"tls_server_config: {files}\n")
+    return "https", Guard(str(tmp_path / "web.yaml"))
+
+
+def test_many_that_say_nothing_keep_nobody_away(
+    scheme: tuple[str, Guard | None],
+) -> None:
+    """Nor do they make more threads than there are places."""
+    name, gate = scheme
+    before = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(served(gate=gate))
+        for _ in range(3 * THREADS):
+            many = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            many.sendall(b"G" if name == "http" else b"\x16")
+        begun = time.monotonic()
+        for page in ("livez", "readyz", "metrics"):
+            assert fetch(f"{name}://127.0.0.1:{port}/{page}")[0] == 200
+        assert time.monotonic() - begun < 5
+        assert threading.active_count() - before <= THREADS + 1
+
+
+def test_a_request_has_one_deadline_however_it_drips(
+    scheme: tuple[str, Guard | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "_REQUEST_SECONDS", 0.5)
+    name, gate = scheme
+    with served(gate=gate) as port:
+        connection = socket.create_connection(("127.0.0.1", port))
+        if name == "https":
+            connection = ssl._create_unverified_context().wrap_socket(connection)  # noqa: S323
+        begun = time.monotonic()
+        with connection:
+            connection.settimeout(0.1)  # from byte to byte
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                while time.monotonic() - begun < 10:
+                    connection.send(b"G")
+                    with contextlib.suppress(TimeoutError):
+                        assert connection.recv(100) == b""
+                        break
+        assert time.monotonic() - begun < 5
+
+
+def test_who_does_not_read_keeps_no_thread(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(web, "_REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(web, "_PAGE", "{version}{kernel}" + "x" * (64 << 20))
+    with served() as port:
+        before = threading.active_count()
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            wait_until(lambda: threading.active_count() > before, "its thread")
+            wait_until(lambda: threading.active_count() <= before, "its end")
+    assert capfd.readouterr().err == ""
+
+
+def test_many_that_do_not_read_keep_nobody_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(web, "_MOST_CONNECTIONS", 4)
+    monkeypatch.setattr(web, "_PAGE", "{version}{kernel}" + "x" * (16 << 20))
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(served())
+        for _ in range(12):
+            many = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            many.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        begun = time.monotonic()
+        assert fetch(f"http://127.0.0.1:{port}/livez")[0] == 200
+        assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("limit", ["_MOST_OBSERVERS", "_MOST_ANSWERS"])
+def test_not_everybody_is_answered_at_once(
+    limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two observe; where no more are answered at all, there is still /livez."""
+    monkeypatch.setattr(web, limit, 2)
+    begun, end = threading.Semaphore(0), threading.Event()
+
+    def observe(seconds: float) -> Snapshot:
+        begun.release()
+        assert end.wait(seconds)
+        return snapshot()
+
+    with served(observe) as port, ThreadPoolExecutor() as pool:
+        url = f"http://127.0.0.1:{port}"
+        told = [pool.submit(fetch, f"{url}/api/snapshot?seconds=20") for _ in range(2)]
+        for _ in told:
+            assert begun.acquire(timeout=10)
+        busy = "too many ask at once; try again\n"
+        try:
+            assert fetch(f"{url}/api/snapshot?seconds=20") == (503, busy)
+            assert fetch(f"{url}/livez")[0] == 200
+            others = 200 if limit == "_MOST_OBSERVERS" else 503
+            for page in ("readyz", "metrics", "api/snapshot"):
+                assert fetch(f"{url}/{page}")[0] == others
+        finally:
+            end.set()
+        assert [each.result()[0] for each in told] == [200, 200]
+        assert fetch(f"{url}/api/snapshot?seconds=20")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "version", ["x", ".", "1.", "1..0", "", "9" * 5000, "\N{ARABIC-INDIC DIGIT ONE}"]
+)
+@pytest.mark.parametrize("kind", ["text/plain", "application/openmetrics-text"])
+def test_a_version_that_is_none(kind: str, version: str) -> None:
+    started = []
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": "/metrics",
+        "HTTP_ACCEPT": f"{kind};version={version};q=0.5",
+    }
+    app = make_app(snapshot, snapshot)
+    assert b"".join(app(environ, lambda *told: started.append(told)))
+    assert started[0][0] == "200 OK"
