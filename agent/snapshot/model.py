@@ -169,7 +169,8 @@ class Link:
     """A device of the agent's own namespace, as rtnetlink describes it.
 
     `parent`: IFLA_LINK, for a veth or netkit the peer's ifindex; `netnsid`:
-    IFLA_LINK_NETNSID, set where that is in another namespace. `in_subnet`: it
+    IFLA_LINK_NETNSID, set where that is in another namespace. `master`: the
+    ifindex of the bond, bridge, vrf or the like that it serves. `in_subnet`: it
     has a global address with neighbours (a prefix shorter than the address).
     `header`: bytes before the L3 header, 14 for Ethernet, 0 without.
     """
@@ -181,6 +182,7 @@ class Link:
     loopback: bool
     in_subnet: bool
     parent: int | None
+    master: int | None
     netnsid: int | None
     header: int
     mtu: int
