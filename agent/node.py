@@ -10,7 +10,12 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from agent.cluster.cilium import RUNTIME_FILE, read_applied, read_runtime_config
+from agent.cluster.cilium import (
+    RUNTIME_FILE,
+    left_anything,
+    read_applied,
+    read_runtime_config,
+)
 from agent.cluster.polled import Polled
 from agent.errors import KernelError
 from agent.kernel.links import Rtnetlink, own_netns_cookie
@@ -134,6 +139,7 @@ def _surroundings(
     around = Surroundings(
         applied=applied.last,
         runtime=lambda: read_runtime_config(file),
+        cilium_left=lambda: left_anything(where.cilium_socket),
         ip6_too_big=ip6_in_too_big_errors,
         kernel=platform.release(),
         node=where.node or platform.node(),

@@ -68,6 +68,7 @@ class Collector:
         around = around or Surroundings()
         self._applied = around.applied
         self._runtime = Remembered("cilium_runtime", around.runtime, wall)
+        self._cilium_left = around.cilium_left
         self._cluster = around.cluster
         self._ip6_too_big = Remembered("snmp6", around.ip6_too_big, wall)
         self._changes = Changes()
@@ -162,6 +163,7 @@ class Collector:
             recent=recent,
             applied=applied.answer,
             runtime=runtime.answer,
+            cilium_left=self._cilium_left(),
             cluster=cluster,
             problems={
                 name: told.problem for name, told in sources.items() if told.problem

@@ -77,8 +77,9 @@ class Snapshot:
     `pods_received` and `pods_gone` are the reading's.
     `node` is the host name, `kernel` the running release, `shown` the names of the
     devices that stand alone in metrics. `applied`, `runtime` and `cluster` are None
-    where there is no Cilium agent, no file of it, no API server; of each source that
-    is not up `problems` says why.
+    where there is no Cilium agent, no file of it, no API server; `cilium_left` is
+    False where its directory is empty or missing. Of each source that is not up
+    `problems` says why.
     """
 
     taken: float
@@ -100,6 +101,7 @@ class Snapshot:
     recent: Recent = field(default_factory=lambda: Recent(0, {}, 0))
     applied: Applied | None = None
     runtime: RuntimeConfig | None = None
+    cilium_left: bool = True
     cluster: ClusterState | None = None
     problems: dict[str, str] = field(default_factory=dict)
 
