@@ -203,16 +203,21 @@ class Collector:
     ) -> Scope:
         if at.netns == self._own_netns:
             return Scope.NODE
-        if device is None or device.peer is None:
+        # What it was first, it stays, wherever it or its peer is moved: counts
+        # never change their series.
+        if at not in self._scopes:
+            self._scopes[at] = self._scope_now(device, links)
+        return self._scopes[at]
+
+    def _scope_now(self, device: Device | None, links: dict[int, Link]) -> Scope:
+        peer = device.peer if device else None
+        if peer is None or peer.netns != self._own_netns:
             return Scope.OTHER
-        if device.peer.netns != self._own_netns:
-            return Scope.OTHER
-        facing = links.get(device.peer.ifindex)
+        facing = links.get(peer.ifindex)
         # An end of ours that has neighbours is an uplink: behind it stands not a
-        # pod, but the machine around us (kind, k3d). What it was first, it stays:
-        # counts never change their series.
+        # pod, but the machine around us (kind, k3d).
         uplink = facing is not None and facing.in_subnet
-        return self._scopes.setdefault(at, Scope.OTHER if uplink else Scope.PODS)
+        return Scope.OTHER if uplink else Scope.PODS
 
     def _retire(
         self,

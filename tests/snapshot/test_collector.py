@@ -125,6 +125,41 @@ def test_a_scope_is_decided_once() -> None:
     assert world.scopes() == {20: Scope.PODS}
 
 
+OTHERS = DeviceId(77, 9)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "scope"),
+    [
+        (DeviceId(OURS, 9), OTHERS, Scope.PODS),
+        (OTHERS, DeviceId(OURS, 9), Scope.OTHER),
+        (None, DeviceId(OURS, 9), Scope.OTHER),
+        (DeviceId(OURS, 9), None, Scope.PODS),
+    ],
+    ids=str,
+)
+def test_a_peer_that_moves_takes_no_counts_along(
+    first: DeviceId | None, then: DeviceId | None, scope: Scope
+) -> None:
+    """Its next row introduces it anew: a CNI moves the host's end late."""
+    world = World()
+    world.probes.put(20, 3, lengths(1000), peer=first)
+    assert world.scopes() == {20: scope}
+    world.probes.put(20, 3, lengths(5), family=Family.IPV6, peer=then)
+    assert world.scopes() == {20: scope}
+    assert XMIT_IPV4 in world.collector.snapshot().total(scope)
+
+
+def test_a_device_that_comes_back_is_judged_anew() -> None:
+    world = World()
+    world.probes.put(20, 3, lengths(1))
+    assert world.scopes() == {20: Scope.OTHER}
+    world.now = SILENCE_SECONDS
+    assert world.scopes() == {}
+    world.probes.put(20, 3, lengths(1), peer=DeviceId(OURS, 9))
+    assert world.scopes() == {20: Scope.PODS}
+
+
 def test_an_uplink_whose_link_was_not_there_yet() -> None:
     """Whatever it was taken for, it stays."""
     world = World()
