@@ -119,7 +119,7 @@ class Collector:
         return required(told)
 
     def _moment(self, reading: Reading) -> Moment:
-        too_big = self._ip6_too_big.read().answer or 0
+        too_big = self._ip6_too_big.read().answer
         return Moment(self._monotonic(), reading.rows, too_big)
 
     def _snapshot(self, since: Moment | None) -> Snapshot:

@@ -220,6 +220,26 @@ def test_what_happened_lately() -> None:
     assert [each.histogram.count for each in recent.rows.values()] == [7]
 
 
+def test_a_counter_that_is_read_late_was_not_all_counted_lately() -> None:
+    """It counts since the node booted."""
+    world = World()
+    answers = iter((None, 123_456, 123_459))
+
+    def too_big() -> int:
+        if (answer := next(answers)) is None:
+            raise OSError(24, "too many open files")
+        return answer
+
+    collector = Collector(
+        *(world.probes, world.read_links, OURS, Surroundings(ip6_too_big=too_big)),
+        monotonic=lambda: world.now,
+    )
+    told = []
+    for world.now in (0, 5, 2 * RECENT_SECONDS):
+        told.append(collector.snapshot().recent.ip6_too_big)
+    assert told == [0, 0, 3]
+
+
 def test_a_closed_collector_says_so() -> None:
     world = World()
     world.collector.close()
