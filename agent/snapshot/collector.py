@@ -2,10 +2,12 @@
 """Joins what the kernel counted with whose devices they are: one Snapshot.
 
 Reads on demand, under the one lock of the agent. It remembers only what a
-single reading cannot tell: since when a row stands still, what the rows of
-dead devices had counted, and the last good answer of a source.
+single reading cannot tell: since when a row stands still or nobody knows whose
+it is, what the rows of dead devices had counted, and the last good answer of a
+source.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -39,6 +41,8 @@ from agent.snapshot.sources import (
 GRACE_SECONDS = 60.0
 # Whether a device of a foreign namespace is gone nobody can ask: silence tells.
 SILENCE_SECONDS = 600.0
+# A device that the kernel has not introduced after this time it never will.
+UNKNOWN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,7 @@ class Collector:
         self._labels: dict[DeviceId, str] = {}
         self._naming = around.naming
         self._scopes: dict[DeviceId, Scope] = {}
+        self._unknown: dict[DeviceId, float] = {}  # since when (monotonic seconds)
 
     def snapshot(self) -> Snapshot:
         """Read everything now. OSError until the first good reading."""
@@ -176,11 +181,17 @@ class Collector:
         rows: dict[DeviceId, dict[tuple[Hook, Family], Row]] = {}
         for key, row in reading.rows.items():
             rows.setdefault(key.device, {})[key.hook, key.family] = row
+        # Whose it is, the kernel tells a moment after the first skb, and not again
+        # of one that woke while it was forgotten: its row is there already.
+        self._unknown = {
+            at: self._unknown.get(at, self._read_at)
+            for at in rows
+            if at not in reading.devices and at.netns != self._own_netns
+        }
         return tuple(
             self._device(at, reading.devices.get(at), by_index, its_rows)
             for at, its_rows in sorted(rows.items())
-            # Whose it is, the kernel tells a moment after the first skb.
-            if at in reading.devices or at.netns == self._own_netns
+            if self._read_at - self._unknown.get(at, -math.inf) >= UNKNOWN_SECONDS
         )
 
     def _device(
@@ -254,7 +265,7 @@ class Collector:
         self, device: DeviceRows, present: set[int] | None, full: bool
     ) -> float:
         """Seconds of silence after which a device counts as gone."""
-        forever = float("inf")
+        forever = math.inf
         if device.scope is Scope.OTHER:
             return GRACE_SECONDS if full else SILENCE_SECONDS
         if present is None:

@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whose device it is, what happens to the dead, and what a failing source does."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
 
-from agent.snapshot.collector import GRACE_SECONDS, SILENCE_SECONDS, Collector
+from agent.snapshot.collector import (
+    GRACE_SECONDS,
+    SILENCE_SECONDS,
+    UNKNOWN_SECONDS,
+    Collector,
+)
 from agent.snapshot.lately import RECENT_SECONDS
-from agent.snapshot.model import DeviceId, Family, Hook, Link, Scope
+from agent.snapshot.model import DeviceId, Family, Hook, Link, RowKey, Scope
 from agent.snapshot.naming import Naming
 from agent.snapshot.sources import Surroundings
 from agent.views.exporter import series
@@ -200,6 +206,35 @@ def test_a_device_that_nobody_knows_yet_is_left_out() -> None:
     assert world.scopes() == {}
     world.probes.reading = replace(world.probes.reading, devices=devices)
     assert world.scopes() == {20: Scope.PODS}
+
+
+def test_a_device_that_nobody_will_ever_know_is_shown() -> None:
+    """It woke between the reading and the end of forget(): its row is there again,
+    and is introduced no more.
+    """
+    world = World()
+    world.probes.put(40, 3, lengths(5))
+    assert world.scopes() == {40: Scope.OTHER}
+    forget = world.probes.forget
+
+    def late(rows: Iterable[RowKey], devices: Iterable[DeviceId]) -> None:
+        forget(rows, devices)
+        world.probes.put(40, 3, lengths(1))
+        world.probes.reading = replace(world.probes.reading, devices={})
+
+    world.probes.forget = late  # type: ignore[method-assign]
+    for world.now in (SILENCE_SECONDS, SILENCE_SECONDS + 1):
+        assert world.scopes() == {}
+    world.probes.failing = True  # an old reading is no second look
+    world.now += UNKNOWN_SECONDS
+    assert world.scopes() == {}
+    world.probes.failing = False
+    (device,) = world.collector.snapshot().devices
+    assert (device.name, device.scope) == ("ifindex:3", Scope.OTHER)
+    # Another of its rows introduces it after all: what is told stays told.
+    world.probes.put(40, 3, lengths(2), family=Family.IPV6, peer=DeviceId(OURS, 9))
+    total = world.collector.snapshot().total(Scope.OTHER)
+    assert total[XMIT_IPV4] == lengths(6)
 
 
 def test_what_happened_lately() -> None:
