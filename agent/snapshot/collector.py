@@ -161,7 +161,6 @@ class Collector:
             | (cluster.sources if cluster else {}),
             coverage=dict(self._coverage),
             pods_received=reading.pods_received,
-            pods_gone=reading.pods_gone,
             node=self._node,
             kernel=self._kernel,
             shown=frozenset(self._naming.shown),

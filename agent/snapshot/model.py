@@ -130,8 +130,7 @@ class Reading:
 
     `unrecorded`: skbs that are in no row, by reason. `pods_received`: what went
     to each pod, by the ifindex of its host side, `OTHER_PODS` for those beyond
-    the cap; empty unless asked for. `pods_gone`: the same of pods that are gone,
-    summed.
+    the cap; empty unless asked for.
     """
 
     edges: tuple[int, ...]
@@ -139,7 +138,6 @@ class Reading:
     devices: dict[DeviceId, Device]
     unrecorded: dict[str, int]
     pods_received: dict[tuple[int, Family], Lengths] = field(default_factory=dict)
-    pods_gone: dict[Family, Lengths] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
