@@ -206,6 +206,8 @@ class Collector:
         label = ""
         if scope is Scope.NODE:
             label = self._labels.setdefault(at, self._naming.label(name))
+        if scope is Scope.PODS and device and not self._faces_us(device):
+            device = replace(device, peer=None)  # its ifindex may be another pod's here
         return DeviceRows(at, name, scope, label, device, link, rows)
 
     def _scope(
@@ -220,14 +222,16 @@ class Collector:
         return self._scopes[at]
 
     def _scope_now(self, device: Device | None, links: dict[int, Link]) -> Scope:
-        peer = device.peer if device else None
-        if peer is None or peer.netns != self._own_netns:
+        if device is None or device.peer is None or not self._faces_us(device):
             return Scope.OTHER
-        facing = links.get(peer.ifindex)
+        facing = links.get(device.peer.ifindex)
         # An end of ours that has neighbours is an uplink: behind it stands not a
         # pod, but the machine around us (kind, k3d).
         uplink = facing is not None and facing.in_subnet
         return Scope.OTHER if uplink else Scope.PODS
+
+    def _faces_us(self, device: Device) -> bool:
+        return device.peer is not None and device.peer.netns == self._own_netns
 
     def _retire(
         self,
@@ -265,13 +269,14 @@ class Collector:
     ) -> float:
         """Seconds of silence after which a device counts as gone."""
         forever = math.inf
-        if device.scope is Scope.OTHER:
-            return GRACE_SECONDS if full else SILENCE_SECONDS
+        ours = device.id.ifindex
+        if device.scope is not Scope.NODE:
+            peer = device.device.peer if device.device else None
+            if device.scope is Scope.OTHER or peer is None:
+                return GRACE_SECONDS if full else SILENCE_SECONDS
+            ours = peer.ifindex
         if present is None:
             return forever
-        ours = device.id.ifindex
-        if device.scope is Scope.PODS and device.device and device.device.peer:
-            ours = device.device.peer.ifindex
         return forever if ours in present else GRACE_SECONDS
 
     def _forget(self, reading: Reading, gone: list[DeviceRows]) -> None:

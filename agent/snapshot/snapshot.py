@@ -23,7 +23,8 @@ class DeviceRows:
     """The rows of one device of the snapshot.
 
     `link` is set for devices that stand in the agent's namespace now. `label` is
-    how metrics call it: see agent.snapshot.naming; "" outside scope node.
+    how metrics call it: see agent.snapshot.naming; "" outside scope node. In scope
+    pods the peer of `device` stands in the agent's namespace, or is None: it left.
     """
 
     id: DeviceId

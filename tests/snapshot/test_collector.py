@@ -156,6 +156,22 @@ def test_a_peer_that_moves_takes_no_counts_along(
     assert XMIT_IPV4 in world.collector.snapshot().total(scope)
 
 
+def test_a_peer_that_has_left_is_nobody_elses() -> None:
+    """Its ifindex is that of a pod here, and its device ends in silence."""
+    world = World()
+    world.probes.put(20, 3, lengths(1000), peer=DeviceId(OURS, 9))
+    assert world.scopes() == {20: Scope.PODS}
+    world.probes.put(20, 3, lengths(5), family=Family.IPV6, peer=OTHERS)
+    world.probes.put(21, 3, lengths(1000), peer=DeviceId(OURS, 9))
+    moved, stays = world.collector.snapshot().devices
+    assert moved.device
+    assert moved.device.peer is None
+    assert stays.device
+    assert stays.device.peer == DeviceId(OURS, 9)
+    world.now = SILENCE_SECONDS
+    assert world.collector.snapshot().devices == (stays,)
+
+
 def test_a_device_that_comes_back_is_judged_anew() -> None:
     world = World()
     world.probes.put(20, 3, lengths(1))
