@@ -131,9 +131,13 @@ class Pods:
                     add_to(received, {family: lengths})
             return PodsTraffic(
                 tuple(
-                    replace(pod, sent=dict(own.sent), received=dict(own.received))
+                    replace(
+                        pod,
+                        sent=dict(self._own[ifindex].sent),
+                        received=dict(self._own[ifindex].received),
+                    )
                     for ifindex, pod in pods.items()
-                    if ifindex in self._shown and (own := self._own[ifindex])
+                    if ifindex in self._shown
                 ),
                 replace(self._others, sent=dict(self._others.sent), received=received),
                 len(pods) - len(self._shown),
@@ -149,16 +153,19 @@ class Pods:
         self._own = {i: pod for i, pod in self._own.items() if i in here}
 
     def _add(self, pod: PodTraffic, *, new: bool) -> None:
-        nothing = replace(pod, sent={}, received={})
-        before = self._seen.get(pod.ifindex, nothing)
         to = self._others
         if pod.ifindex in self._shown:
-            to = self._own.setdefault(pod.ifindex, nothing)
+            to = self._own.setdefault(pod.ifindex, replace(pod, sent={}, received={}))
         if not new:
             return
+        before = self._seen.get(pod.ifindex, replace(pod, sent={}, received={}))
         _add_new(to.sent, pod.sent, before.sent)
         _add_new(to.received, pod.received, before.received)
-        self._seen[pod.ifindex] = pod
+        self._seen[pod.ifindex] = replace(
+            pod,
+            sent=before.sent | pod.sent,
+            received=before.received | pod.received,
+        )
 
 
 def _add_new(sums: Families, now: Families, before: Families) -> None:

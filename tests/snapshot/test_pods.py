@@ -91,6 +91,12 @@ def test_a_list_that_is_short_once_moves_no_counts() -> None:
     assert (sent(more), count(more.others.sent)) == ({"pod11": 5}, 13)
 
 
+def test_a_row_that_is_away_for_a_moment_is_not_counted_twice() -> None:
+    pods = Pods(most=1)
+    for now, told in (({12: 5}, 5), ({}, 5), ({12: 6}, 6), ({12: 2}, 8)):
+        assert sent(pods.traffic(snapshot(now), names(12))) == {"pod12": told}
+
+
 _STEPS = st.lists(
     st.tuples(
         st.dictionaries(st.integers(11, 14), st.integers(0, 9)),
