@@ -4,13 +4,19 @@
 import contextlib
 import os
 import platform
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
 
-from agent.cluster.cilium import RUNTIME_FILE, read_applied, read_runtime_config
+from agent.cluster.cilium import (
+    RUNTIME_FILE,
+    left_anything,
+    read_applied,
+    read_runtime_config,
+)
 from agent.cluster.polled import Polled
 from agent.errors import KernelError
 from agent.kernel.links import Rtnetlink, own_netns_cookie
@@ -63,9 +69,20 @@ class PodWatch:
             self._tell()
 
     def see(self, applied: Applied) -> None:
-        """Cilium has answered; where it does not, the last answer stays."""
+        """Cilium has answered; where it does not, the last answer stays.
+
+        A pod that is not listed stays, too, while its device does: an agent that
+        has just begun lists few of them until it has restored the others.
+        """
+        listed = tuple(each for each in applied.endpoints if each.pod)
+        indexes = {each.ifindex for each in listed}
         with self._lock:
-            self._endpoints = tuple(each for each in applied.endpoints if each.pod)
+            kept = tuple(
+                each
+                for each in self._endpoints
+                if each.ifindex not in indexes and _is_here(each.ifindex)
+            )
+            self._endpoints = (*kept, *listed)  # last: an address is who has it now
             self._tell()
 
     def _tell(self) -> None:
@@ -83,6 +100,14 @@ class PodWatch:
             each.ifindex: PodName(each.namespace, each.pod) for each in self._endpoints
         }
         return self._pods.traffic(snapshot, names)
+
+
+def _is_here(ifindex: int) -> bool:
+    try:
+        socket.if_indextoname(ifindex)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -134,6 +159,7 @@ def _surroundings(
     around = Surroundings(
         applied=applied.last,
         runtime=lambda: read_runtime_config(file),
+        cilium_left=lambda: left_anything(where.cilium_socket),
         ip6_too_big=ip6_in_too_big_errors,
         kernel=platform.release(),
         node=where.node or platform.node(),

@@ -61,6 +61,22 @@ def read_applied(
     return applied(health, config.inner("status"), endpoints, wall())
 
 
+def left_anything(socket_path: str = DEFAULT_SOCKET) -> bool:
+    """Is anything in the directory of the socket? Not where Cilium never ran.
+
+    Its agent makes `state` there before it looks at BIG TCP: initEnv() of
+    daemon/cmd/daemon_main.go, which runs before the hive that fails. So one that
+    refuses to start is told from none. What cannot be read may hold something.
+    """
+    try:
+        with os.scandir(os.path.dirname(socket_path) or ".") as entries:
+            return next(entries, None) is not None
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+
+
 def read_runtime_config(path: str) -> RuntimeConfig | None:
     """With which flags the Cilium agent was started; None where there is no file.
 

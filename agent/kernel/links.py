@@ -27,7 +27,8 @@ _ARPHRD_ETHER, _ETH_HLEN = 1, 14
 _RT_SCOPE_UNIVERSE = 0
 _ADDRESS_BITS = {socket.AF_INET: 32, socket.AF_INET6: 128}
 _NLA_TYPE_MASK = 0x3FFF
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_LINKINFO = 1, 3, 4, 5, 18
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
+_IFLA_MASTER, _IFLA_LINKINFO = 10, 18
 _IFLA_STATS64, _IFLA_LINK_NETNSID, _IFLA_INFO_KIND = 23, 37, 1
 IFLA_GSO_MAX_SIZE, IFLA_GRO_MAX_SIZE, IFLA_TSO_MAX_SIZE = 41, 58, 59
 IFLA_GSO_IPV4_MAX_SIZE, IFLA_GRO_IPV4_MAX_SIZE = 63, 64
@@ -165,6 +166,7 @@ def _link(payload: bytes, in_subnet: set[int]) -> Link:
         loopback=bool(flags & _IFF_LOOPBACK),
         in_subnet=ifindex in in_subnet,
         parent=number(_IFLA_LINK),
+        master=number(_IFLA_MASTER),
         netnsid=number(_IFLA_LINK_NETNSID),
         header=_ETH_HLEN if hardware == _ARPHRD_ETHER else 0,
         mtu=number(_IFLA_MTU) or 0,

@@ -3,7 +3,7 @@
 
 import ipaddress
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from agent.kernel import libbpf
 from agent.snapshot.model import OTHER_PODS, Family, Lengths
@@ -68,41 +68,33 @@ class Addresses:
 
 
 class Received:
-    """Takes the rows of dead pods out of the living's, and loses no count.
+    """Leaves the rows of dead pods out, and says which to delete.
 
     A part of a row may stand on the fast lane, where only the kernel can delete:
-    what was summed of it already is taken off until it is gone.
+    it is taken off until it is gone, should the pod live again.
     """
 
     def __init__(self) -> None:
-        self.gone: dict[Family, Lengths] = {}
-        self._summed: dict[PodKey, Lengths] = {}
+        self._left: dict[PodKey, Lengths] = {}
 
     def split(
-        self, pods: Mapping[PodKey, Lengths], living: set[int], fast: set[PodKey]
+        self, pods: Mapping[PodKey, Lengths], living: set[int]
     ) -> tuple[dict[PodKey, Lengths], list[PodKey]]:
         """What living pods received; and the rows to delete now."""
         alive, dead = {}, []
         for key, lengths in pods.items():
             ifindex, family = key
-            before = self._summed.get(key)
-            new = lengths.since(before) if before else lengths
-            if ifindex in living:
-                if new.histogram.count:
-                    alive[OTHER_PODS if ifindex == _OTHER_ROW else ifindex, family] = (
-                        new
-                    )
-                continue
-            if new.histogram.count:
-                sum_of = self.gone.get(family)
-                self.gone[family] = sum_of.add(new) if sum_of else new
-            if new.histogram.count or key not in fast:
+            if ifindex not in living:
                 dead.append(key)
+                continue
+            before = self._left.get(key)
+            new = lengths.since(before) if before else lengths
+            if new.histogram.count:
+                alive[OTHER_PODS if ifindex == _OTHER_ROW else ifindex, family] = new
         return alive, dead
 
-    def keep(self, dead: Iterable[PodKey], left: Mapping[PodKey, Lengths]) -> None:
-        """`left`: what still stands after the dead's rows were deleted."""
-        for key in dead:
-            self._summed.pop(key, None)
-            if key in left:
-                self._summed[key] = left[key]
+    def deleted(self, key: PodKey, left: Lengths | None) -> None:
+        """A dead pod's row is deleted, but for what is `left` on the fast lane."""
+        self._left.pop(key, None)
+        if left is not None:
+            self._left[key] = left

@@ -180,7 +180,6 @@ class Probes:
             devices_of(*self._devices.read()),
             self._unrecorded(),
             pods,
-            dict(self._received.gone),
         )
 
     def forget(self, rows: Iterable[RowKey], devices: Iterable[DeviceId]) -> None:
@@ -242,15 +241,17 @@ class Probes:
         return _Counted(rows, pods, used)
 
     def _forget_pods(self, counted: _Counted) -> dict[tuple[int, Family], Lengths]:
-        """What living pods received; rows of the dead go into a sum."""
+        """What living pods received; rows of the dead are deleted."""
         assert self._addresses is not None
-        keys = counted.fast["key"]
-        fast = set(pod_keys(keys[are_pods(keys, self._contract)], self._contract))
-        alive, dead = self._received.split(counted.pods, self._addresses.rows, fast)
-        for ifindex, family in dead:
-            self._remove(self._own_netns or 0, ifindex, "pod_receive", family)
+        alive, dead = self._received.split(counted.pods, self._addresses.rows)
         if dead:
-            self._received.keep(dead, self._counted().pods)
+            keys, leaves = counted.fast["key"], counted.fast["leaf"]
+            theirs = are_pods(keys, self._contract)
+            left = pods_of(*merge(keys[theirs], leaves[theirs]), self._contract)
+            for key in dead:
+                ifindex, family = key
+                self._remove(self._own_netns or 0, ifindex, "pod_receive", family)
+                self._received.deleted(key, left.get(key))
         return alive
 
     def _take_off_forgotten(self, rows: dict[RowKey, Row]) -> None:

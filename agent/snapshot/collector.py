@@ -2,10 +2,12 @@
 """Joins what the kernel counted with whose devices they are: one Snapshot.
 
 Reads on demand, under the one lock of the agent. It remembers only what a
-single reading cannot tell: since when a row stands still, what the rows of
-dead devices had counted, and the last good answer of a source.
+single reading cannot tell: since when a row stands still or nobody knows whose
+it is, what the rows of dead devices had counted, and the last good answer of a
+source.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -39,6 +41,8 @@ from agent.snapshot.sources import (
 GRACE_SECONDS = 60.0
 # Whether a device of a foreign namespace is gone nobody can ask: silence tells.
 SILENCE_SECONDS = 600.0
+# A device that the kernel has not introduced after this time it never will.
+UNKNOWN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class Collector:
         around = around or Surroundings()
         self._applied = around.applied
         self._runtime = Remembered("cilium_runtime", around.runtime, wall)
+        self._cilium_left = around.cilium_left
         self._cluster = around.cluster
         self._ip6_too_big = Remembered("snmp6", around.ip6_too_big, wall)
         self._changes = Changes()
@@ -87,6 +92,7 @@ class Collector:
         self._labels: dict[DeviceId, str] = {}
         self._naming = around.naming
         self._scopes: dict[DeviceId, Scope] = {}
+        self._unknown: dict[DeviceId, float] = {}  # since when (monotonic seconds)
 
     def snapshot(self) -> Snapshot:
         """Read everything now. OSError until the first good reading."""
@@ -118,7 +124,7 @@ class Collector:
         return required(told)
 
     def _moment(self, reading: Reading) -> Moment:
-        too_big = self._ip6_too_big.read().answer or 0
+        too_big = self._ip6_too_big.read().answer
         return Moment(self._monotonic(), reading.rows, too_big)
 
     def _snapshot(self, since: Moment | None) -> Snapshot:
@@ -155,13 +161,13 @@ class Collector:
             | (cluster.sources if cluster else {}),
             coverage=dict(self._coverage),
             pods_received=reading.pods_received,
-            pods_gone=reading.pods_gone,
             node=self._node,
             kernel=self._kernel,
             shown=frozenset(self._naming.shown),
             recent=recent,
             applied=applied.answer,
             runtime=runtime.answer,
+            cilium_left=self._cilium_left(),
             cluster=cluster,
             problems={
                 name: told.problem for name, told in sources.items() if told.problem
@@ -174,11 +180,17 @@ class Collector:
         rows: dict[DeviceId, dict[tuple[Hook, Family], Row]] = {}
         for key, row in reading.rows.items():
             rows.setdefault(key.device, {})[key.hook, key.family] = row
+        # Whose it is, the kernel tells a moment after the first skb, and not again
+        # of one that woke while it was forgotten: its row is there already.
+        self._unknown = {
+            at: self._unknown.get(at, self._read_at)
+            for at in rows
+            if at not in reading.devices and at.netns != self._own_netns
+        }
         return tuple(
             self._device(at, reading.devices.get(at), by_index, its_rows)
             for at, its_rows in sorted(rows.items())
-            # Whose it is, the kernel tells a moment after the first skb.
-            if at in reading.devices or at.netns == self._own_netns
+            if self._read_at - self._unknown.get(at, -math.inf) >= UNKNOWN_SECONDS
         )
 
     def _device(
@@ -194,6 +206,8 @@ class Collector:
         label = ""
         if scope is Scope.NODE:
             label = self._labels.setdefault(at, self._naming.label(name))
+        if scope is Scope.PODS and device and not self._faces_us(device):
+            device = replace(device, peer=None)  # its ifindex may be another pod's here
         return DeviceRows(at, name, scope, label, device, link, rows)
 
     def _scope(
@@ -201,16 +215,23 @@ class Collector:
     ) -> Scope:
         if at.netns == self._own_netns:
             return Scope.NODE
-        if device is None or device.peer is None:
-            return Scope.OTHER
-        if device.peer.netns != self._own_netns:
+        # What it was first, it stays, wherever it or its peer is moved: counts
+        # never change their series.
+        if at not in self._scopes:
+            self._scopes[at] = self._scope_now(device, links)
+        return self._scopes[at]
+
+    def _scope_now(self, device: Device | None, links: dict[int, Link]) -> Scope:
+        if device is None or device.peer is None or not self._faces_us(device):
             return Scope.OTHER
         facing = links.get(device.peer.ifindex)
         # An end of ours that has neighbours is an uplink: behind it stands not a
-        # pod, but the machine around us (kind, k3d). What it was first, it stays:
-        # counts never change their series.
+        # pod, but the machine around us (kind, k3d).
         uplink = facing is not None and facing.in_subnet
-        return self._scopes.setdefault(at, Scope.OTHER if uplink else Scope.PODS)
+        return Scope.OTHER if uplink else Scope.PODS
+
+    def _faces_us(self, device: Device) -> bool:
+        return device.peer is not None and device.peer.netns == self._own_netns
 
     def _retire(
         self,
@@ -247,14 +268,15 @@ class Collector:
         self, device: DeviceRows, present: set[int] | None, full: bool
     ) -> float:
         """Seconds of silence after which a device counts as gone."""
-        forever = float("inf")
-        if device.scope is Scope.OTHER:
-            return GRACE_SECONDS if full else SILENCE_SECONDS
+        forever = math.inf
+        ours = device.id.ifindex
+        if device.scope is not Scope.NODE:
+            peer = device.device.peer if device.device else None
+            if device.scope is Scope.OTHER or peer is None:
+                return GRACE_SECONDS if full else SILENCE_SECONDS
+            ours = peer.ifindex
         if present is None:
             return forever
-        ours = device.id.ifindex
-        if device.scope is Scope.PODS and device.device and device.device.peer:
-            ours = device.device.peer.ifindex
         return forever if ours in present else GRACE_SECONDS
 
     def _forget(self, reading: Reading, gone: list[DeviceRows]) -> None:

@@ -1,14 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Do we see what passes? Our bytes against those that the links count."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from agent.snapshot.model import Hook, Link
 from agent.snapshot.snapshot import Coverage, DeviceRows
 
 # What these receive is seen at the device below: netif_receive_skb comes before
-# the skb changes its device.
-_STACKED = ("bond", "team", "vlan", "macvlan", "ipvlan")
+# the skb changes its device. So it is at every master (bond, team, vrf, netvsc over
+# its VF: netvsc_vf_handle_frame()) but a bridge, which receives anew what is for it
+# (br_pass_frame_up()).
+_STACKED = ("vlan", "macvlan", "ipvlan")
+_RECEIVES_ANEW = "bridge"
+# Their counters tell of something else. Ethernet in IP: the inner packet without
+# its Ethernet header (iptunnel_xmit() in net/ipv4/ip_tunnel_core.c, vxlan_rcv(),
+# geneve_rx()), 52 bytes for our 66 at an acknowledgement. Wireguard: what was
+# padded and encrypted (encrypt_packet() in its send.c, update_rx_stats() in its
+# receive.c). Tunnels of bare IP count as we do.
+_COUNTS_OTHERWISE = (
+    *("vxlan", "geneve", "gretap", "ip6gretap", "erspan", "ip6erspan"),
+    "wireguard",
+)
 _DIRECTIONS = {Hook.NETIF_RECEIVE_SKB: "rx", Hook.NET_DEV_START_XMIT: "tx"}
 
 
@@ -21,17 +33,23 @@ class Covered:
     def since_first(
         self,
         devices: Iterable[DeviceRows],
-        links: Iterable[Link],
+        links: Collection[Link],
         attached: Mapping[Hook, bool],
     ) -> dict[tuple[str, str], Coverage]:
         """By name of the link and direction, where there was traffic to see."""
         counted = _framed_bytes(devices)
+        masters = {link.master for link in links}
         names, now = {}, {}
         for link in links:
+            if link.loopback or link.kind in _COUNTS_OTHERWISE:
+                continue
             names[link.ifindex] = link.name
+            stacked = link.kind in _STACKED or (
+                link.ifindex in masters and link.kind != _RECEIVES_ANEW
+            )
             for hook in _DIRECTIONS:
                 receives = hook is Hook.NETIF_RECEIVE_SKB
-                if link.loopback or (receives and link.kind in _STACKED):
+                if receives and stacked:
                     continue
                 counters = link.counters
                 now[link.ifindex, hook] = Coverage(

@@ -18,6 +18,7 @@ ENOUGH_SKBS = 10
 ENOUGH_BYTES = 10_000_000
 _ACKNOWLEDGEMENT = 512  # no longer than this; an edge of the histograms
 _TUNNELS = ("cilium_vxlan", "cilium_geneve")
+_HOST_DEVICE = "cilium_host"
 _PAIRS = ("veth", "netkit")
 
 
@@ -73,9 +74,22 @@ class Evidence:
             return any(link.sizes.gso_ipv4_max for link in self.snapshot.links)
         return any(link.sizes.tso_max for link in self.snapshot.links)
 
+    @cached_property
+    def has_cilium(self) -> bool:
+        """Is Cilium on this node, or has it left anything?"""
+        return (
+            self.snapshot.cilium_left
+            or self.applied is not None
+            or self.snapshot.runtime is not None
+            or any(link.name == _HOST_DEVICE for link in self.snapshot.links)
+        )
+
     def configured(self, family: Family) -> bool | None:
-        """The ConfigMap's word, node configs included; None without one."""
-        if self.wanted is None or not self.wanted.found:
+        """The ConfigMap's word, node configs included; None without one, and where
+        it does not concern this node: it is the cluster's, and some nodes run no
+        Cilium on purpose.
+        """
+        if self.wanted is None or not self.wanted.found or not self.has_cilium:
             return None
         return self.wanted.flag(f"enable-{family}-big-tcp")
 

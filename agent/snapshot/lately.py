@@ -15,11 +15,14 @@ _APART = RECENT_SECONDS / 10  # moments that are remembered
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Counters as they were at a time (monotonic seconds)."""
+    """Counters as they were at a time (monotonic seconds).
+
+    `ip6_too_big` is None while it was never read.
+    """
 
     at: float
     rows: dict[RowKey, Row]
-    ip6_too_big: int
+    ip6_too_big: int | None
 
 
 class Lately:
@@ -45,5 +48,9 @@ class Lately:
         return Recent(
             now.at - first.at,
             {key: lengths for key, lengths in rows.items() if lengths.histogram.count},
-            max(0, now.ip6_too_big - first.ip6_too_big),
+            _grown(first.ip6_too_big, now.ip6_too_big),
         )
+
+
+def _grown(first: int | None, now: int | None) -> int:
+    return 0 if first is None or now is None else max(0, now - first)

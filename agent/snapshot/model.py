@@ -131,8 +131,7 @@ class Reading:
 
     `unrecorded`: skbs that are in no row, by reason. `pods_received`: what went
     to each pod, by the ifindex of its host side, `OTHER_PODS` for those beyond
-    the cap; empty unless asked for. `pods_gone`: the same of pods that are gone,
-    summed.
+    the cap; empty unless asked for.
     """
 
     edges: tuple[int, ...]
@@ -140,7 +139,6 @@ class Reading:
     devices: dict[DeviceId, Device]
     unrecorded: dict[str, int]
     pods_received: dict[tuple[int, Family], Lengths] = field(default_factory=dict)
-    pods_gone: dict[Family, Lengths] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +168,8 @@ class Link:
     """A device of the agent's own namespace, as rtnetlink describes it.
 
     `parent`: IFLA_LINK, for a veth or netkit the peer's ifindex; `netnsid`:
-    IFLA_LINK_NETNSID, set where that is in another namespace. `in_subnet`: it
+    IFLA_LINK_NETNSID, set where that is in another namespace. `master`: the
+    ifindex of the bond, bridge, vrf or the like that it serves. `in_subnet`: it
     has a global address with neighbours (a prefix shorter than the address).
     `header`: bytes before the L3 header, 14 for Ethernet, 0 without.
     """
@@ -182,6 +181,7 @@ class Link:
     loopback: bool
     in_subnet: bool
     parent: int | None
+    master: int | None
     netnsid: int | None
     header: int
     mtu: int

@@ -7,7 +7,7 @@ touches the packet. Received: by address, where the packet enters the node
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -55,16 +55,7 @@ def traffic_of(
     `names`: the ifindex of the host side to the pod. A pod without traffic is
     there too.
     """
-    sent: dict[int, Families] = {}
-    for device in snapshot.devices:
-        if device.scope is Scope.PODS and device.device and device.device.peer:
-            its = sent.setdefault(device.device.peer.ifindex, {})
-            for (hook, family), row in device.rows.items():
-                if hook is Hook.NET_DEV_START_XMIT and family is not Family.OTHER:
-                    add_to(its, {family: row.lengths})
-    received: dict[int, Families] = {}
-    for (ifindex, family), lengths in snapshot.pods_received.items():
-        received.setdefault(ifindex, {})[family] = lengths
+    sent, received = _by_host_side(snapshot)
     pods = sorted((name, ifindex) for ifindex, name in names.items())
     return tuple(
         PodTraffic(
@@ -78,34 +69,46 @@ def traffic_of(
     )
 
 
+def _by_host_side(
+    snapshot: Snapshot,
+) -> tuple[dict[int, Families], dict[int, Families]]:
+    """All that was sent, and received, by the ifindex of the host side."""
+    sent: dict[int, Families] = {}
+    for device in snapshot.devices:
+        if device.scope is Scope.PODS and device.device and device.device.peer:
+            its = sent.setdefault(device.device.peer.ifindex, {})
+            for (hook, family), row in device.rows.items():
+                if hook is Hook.NET_DEV_START_XMIT and family is not Family.OTHER:
+                    add_to(its, {family: row.lengths})
+    received: dict[int, Families] = {}
+    for (ifindex, family), lengths in snapshot.pods_received.items():
+        received.setdefault(ifindex, {})[family] = lengths
+    return sent, received
+
+
 def add_to(sums: Families, more: Families) -> None:
     """Add to running sums, in place."""
     for family, lengths in more.items():
         sums[family] = sums[family].add(lengths) if family in sums else lengths
 
 
-def _since(now: Families, before: Families) -> Families:
-    return {
-        family: lengths.since(before[family]) if family in before else lengths
-        for family, lengths in now.items()
-    }
-
-
 class Pods:
     """Shows at most so many pods by name; safe to call from any thread.
 
-    Who has a name keeps it, so no series comes and goes with the traffic. The
-    sum of the others never falls, whoever goes or gets a name: it keeps what it
-    has counted of a pod, and a pod that gets a name later begins at zero.
+    Who has a name keeps it, so no series comes and goes with the traffic. What a
+    pod counts is added when it is seen, to its own series or to the sum of the
+    others. So neither ever falls or jumps, whoever goes, comes back, or gets or
+    loses a name: one that gets it later begins at zero.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._lock = threading.Lock()
         self._shown: dict[int, None] = {}  # a set that keeps its order
-        self._summed: dict[int, PodTraffic] = {}  # as they were last seen
-        self._kept = PodTraffic("", "", OTHER_PODS, {}, {})  # of who left the sum
-        self._begun: dict[int, PodTraffic] = {}  # what the sum has of the shown
+        self._seen: dict[int, PodTraffic] = {}  # what is added already
+        self._own: dict[int, PodTraffic] = {}  # of that, what bears the pod's name
+        self._others = PodTraffic("", "", OTHER_PODS, {}, {})
+        self._latest = 0.0
 
     def traffic(self, snapshot: Snapshot, names: Mapping[int, PodName]) -> PodsTraffic:
         """Named and summed pods of a snapshot; see traffic_of()."""
@@ -114,52 +117,60 @@ class Pods:
             shown = [ifindex for ifindex in self._shown if ifindex in pods]
             shown = list(dict.fromkeys([*shown, *pods]))[: self._most]
             self._shown = dict.fromkeys(shown)
-            self._leave(pods)
-            self._summed |= {
-                ifindex: pod
-                for ifindex, pod in pods.items()
-                if ifindex not in self._shown
-            }
+            self._forget(snapshot, pods)
+            # Two scrapes at once may come in the wrong order: an older snapshot's
+            # counts would look like those of a row that began anew.
+            at = snapshot.started + snapshot.uptime
+            for pod in pods.values():
+                self._add(pod, new=at >= self._latest)
+            self._latest = max(at, self._latest)
             # Beyond the cap of the kernel's map: one row for them all.
-            beyond = {
-                family: lengths
-                for (ifindex, family), lengths in snapshot.pods_received.items()
-                if ifindex == OTHER_PODS
-            }
+            received = dict(self._others.received)
+            for (ifindex, family), lengths in snapshot.pods_received.items():
+                if ifindex == OTHER_PODS:
+                    add_to(received, {family: lengths})
             return PodsTraffic(
                 tuple(
-                    self._after(pod)
+                    replace(
+                        pod,
+                        sent=dict(self._own[ifindex].sent),
+                        received=dict(self._own[ifindex].received),
+                    )
                     for ifindex, pod in pods.items()
                     if ifindex in self._shown
                 ),
-                _sum([self._kept, *self._summed.values()], beyond),
-                len(self._summed),
+                replace(self._others, sent=dict(self._others.sent), received=received),
+                len(pods) - len(self._shown),
             )
 
-    def _leave(self, pods: Mapping[int, PodTraffic]) -> None:
-        """Those who are gone, or get a name, leave the sum their counts."""
-        for ifindex in list(self._summed):
-            if ifindex in self._shown or ifindex not in pods:
-                last = self._summed.pop(ifindex)
-                self._kept = _sum([self._kept, last], {})
-                if ifindex in self._shown:
-                    self._begun[ifindex] = last
-        self._begun = {i: pod for i, pod in self._begun.items() if i in self._shown}
+    def _forget(self, snapshot: Snapshot, pods: Mapping[int, PodTraffic]) -> None:
+        """Drop who is gone: has no name and no row. Who has only lost its name, as
+        in a list that Cilium makes while it restores, comes back with old counts.
+        """
+        sent, received = _by_host_side(snapshot)
+        here = pods.keys() | sent.keys() | received.keys()
+        self._seen = {i: pod for i, pod in self._seen.items() if i in here}
+        self._own = {i: pod for i, pod in self._own.items() if i in here}
 
-    def _after(self, pod: PodTraffic) -> PodTraffic:
-        before = self._begun.get(pod.ifindex)
-        if before is None:
-            return pod
-        return replace(
+    def _add(self, pod: PodTraffic, *, new: bool) -> None:
+        to = self._others
+        if pod.ifindex in self._shown:
+            to = self._own.setdefault(pod.ifindex, replace(pod, sent={}, received={}))
+        if not new:
+            return
+        before = self._seen.get(pod.ifindex, replace(pod, sent={}, received={}))
+        _add_new(to.sent, pod.sent, before.sent)
+        _add_new(to.received, pod.received, before.received)
+        self._seen[pod.ifindex] = replace(
             pod,
-            sent=_since(pod.sent, before.sent),
-            received=_since(pod.received, before.received),
+            sent=before.sent | pod.sent,
+            received=before.received | pod.received,
         )
 
 
-def _sum(pods: Iterable[PodTraffic], received: Families) -> PodTraffic:
-    total = PodTraffic("", "", OTHER_PODS, {}, dict(received))
-    for pod in pods:
-        add_to(total.sent, pod.sent)
-        add_to(total.received, pod.received)
-    return total
+def _add_new(sums: Families, now: Families, before: Families) -> None:
+    """Add what came since; where nothing did, a sum begins at zero."""
+    for family, lengths in now.items():
+        if family not in sums or lengths != before.get(family):
+            new = lengths.since(before[family]) if family in before else lengths
+            add_to(sums, {family: new})

@@ -23,7 +23,8 @@ class DeviceRows:
     """The rows of one device of the snapshot.
 
     `link` is set for devices that stand in the agent's namespace now. `label` is
-    how metrics call it: see agent.snapshot.naming; "" outside scope node.
+    how metrics call it: see agent.snapshot.naming; "" outside scope node. In scope
+    pods the peer of `device` stands in the agent's namespace, or is None: it left.
     """
 
     id: DeviceId
@@ -74,11 +75,11 @@ class Snapshot:
 
     `retired` holds the counts of devices that are gone: per scope they stay
     in every sum. `attached` says of each hook that was asked for whether it is.
-    `pods_received` and `pods_gone` are the reading's.
-    `node` is the host name, `kernel` the running release, `shown` the names of the
-    devices that stand alone in metrics. `applied`, `runtime` and `cluster` are None
-    where there is no Cilium agent, no file of it, no API server; of each source that
-    is not up `problems` says why.
+    `pods_received` is the reading's. `node` is the host name, `kernel` the running
+    release, `shown` the names of the devices that stand alone in metrics. `applied`,
+    `runtime` and `cluster` are None where there is no Cilium agent, no file of it,
+    no API server; `cilium_left` is False where its directory is empty or missing. Of
+    each source that is not up `problems` says why.
     """
 
     taken: float
@@ -93,13 +94,13 @@ class Snapshot:
     sources: dict[str, Source]
     coverage: dict[tuple[str, str], Coverage] = field(default_factory=dict)
     pods_received: dict[tuple[int, Family], Lengths] = field(default_factory=dict)
-    pods_gone: dict[Family, Lengths] = field(default_factory=dict)
     node: str = ""
     kernel: str = ""
     shown: frozenset[str] = frozenset()
     recent: Recent = field(default_factory=lambda: Recent(0, {}, 0))
     applied: Applied | None = None
     runtime: RuntimeConfig | None = None
+    cilium_left: bool = True
     cluster: ClusterState | None = None
     problems: dict[str, str] = field(default_factory=dict)
 

@@ -116,12 +116,14 @@ class Surroundings:
 
     `applied`: what Cilium's agent said when it was last read. `runtime`: the file
     that it leaves behind when it starts; None where there is none, OSError where
-    it cannot be read. `cluster`: the API server; None where there is none.
+    it cannot be read. `cilium_left`: is anything in the directory of both?
+    `cluster`: the API server; None where there is none.
     `ip6_too_big`: the node's counter of that name.
     """
 
     applied: Callable[[], Told[Applied]] = lambda: NOTHING_HERE
     runtime: Callable[[], RuntimeConfig | None] = lambda: None
+    cilium_left: Callable[[], bool] = lambda: True
     cluster: Callable[[], ClusterState | None] = lambda: None
     ip6_too_big: Callable[[], int] = lambda: 0
     kernel: str = ""  # its release

@@ -55,6 +55,7 @@ def from_us(link: Link) -> dict[str, Any]:
         "kind": link.kind,
         "address": link.mac,
         "link": link.parent,
+        "master": link.master,
         "link_netnsid": link.netnsid,
         "loopback": link.loopback,
         "header": link.header,
@@ -72,6 +73,7 @@ def from_ip(link: dict[str, Any], indexes: dict[str, int]) -> dict[str, Any]:
     return {key: link[key] for key in (*same, "tso_max_size")} | {
         "kind": link.get("linkinfo", {}).get("info_kind", ""),
         "link": link.get("link_index", parent),  # by name where it stands here, too
+        "master": indexes.get(link.get("master", "")),
         "link_netnsid": link.get("link_netnsid"),
         "loopback": "LOOPBACK" in link["flags"],
         "header": 14 if link["link_type"] == "ether" else 0,
@@ -95,6 +97,7 @@ def test_links_are_what_ip_says(namespace: Namespace) -> None:
         from_ip(each, indexes) for each in told
     ]
     assert {"", "veth", "bridge"} <= {link.kind for link in links}
+    assert {link.name for link in links if link.master == indexes["br0"]} == {"far"}
     assert (sizes.gso_max, sizes.gro_max) == (100_000, 110_000)
     # None before Linux 6.3; iproute2 prints them since 6.3, too.
     assert sizes.gso_ipv4_max in (120_000, None)

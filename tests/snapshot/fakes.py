@@ -24,15 +24,25 @@ OURS = 7  # net_cookie of the agent's namespace
 SIZES = Sizes(65536, 65536, 524280, 65536, 65536)
 
 
-def link(ifindex: int, name: str, rx: int = 0, tx: int = 0, **more: bool) -> Link:
+def link(
+    ifindex: int,
+    name: str,
+    rx: int = 0,
+    tx: int = 0,
+    *,
+    kind: str = "",
+    master: int | None = None,
+    **more: bool,
+) -> Link:
     return Link(
         ifindex=ifindex,
         name=name,
-        kind="",
+        kind=kind,
         mac="",
         loopback=more.get("loopback", False),
         in_subnet=more.get("in_subnet", False),
         parent=None,
+        master=master,
         netnsid=None,
         header=14,
         mtu=1500,

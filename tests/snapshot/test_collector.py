@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whose device it is, what happens to the dead, and what a failing source does."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
 
-from agent.snapshot.collector import GRACE_SECONDS, SILENCE_SECONDS, Collector
+from agent.snapshot.collector import (
+    GRACE_SECONDS,
+    SILENCE_SECONDS,
+    UNKNOWN_SECONDS,
+    Collector,
+)
 from agent.snapshot.lately import RECENT_SECONDS
-from agent.snapshot.model import DeviceId, Family, Hook, Link, Scope
+from agent.snapshot.model import DeviceId, Family, Hook, Link, RowKey, Scope
 from agent.snapshot.naming import Naming
 from agent.snapshot.sources import Surroundings
 from agent.views.exporter import series
@@ -125,6 +131,57 @@ def test_a_scope_is_decided_once() -> None:
     assert world.scopes() == {20: Scope.PODS}
 
 
+OTHERS = DeviceId(77, 9)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "scope"),
+    [
+        (DeviceId(OURS, 9), OTHERS, Scope.PODS),
+        (OTHERS, DeviceId(OURS, 9), Scope.OTHER),
+        (None, DeviceId(OURS, 9), Scope.OTHER),
+        (DeviceId(OURS, 9), None, Scope.PODS),
+    ],
+    ids=str,
+)
+def test_a_peer_that_moves_takes_no_counts_along(
+    first: DeviceId | None, then: DeviceId | None, scope: Scope
+) -> None:
+    """Its next row introduces it anew: a CNI moves the host's end late."""
+    world = World()
+    world.probes.put(20, 3, lengths(1000), peer=first)
+    assert world.scopes() == {20: scope}
+    world.probes.put(20, 3, lengths(5), family=Family.IPV6, peer=then)
+    assert world.scopes() == {20: scope}
+    assert XMIT_IPV4 in world.collector.snapshot().total(scope)
+
+
+def test_a_peer_that_has_left_is_nobody_elses() -> None:
+    """Its ifindex is that of a pod here, and its device ends in silence."""
+    world = World()
+    world.probes.put(20, 3, lengths(1000), peer=DeviceId(OURS, 9))
+    assert world.scopes() == {20: Scope.PODS}
+    world.probes.put(20, 3, lengths(5), family=Family.IPV6, peer=OTHERS)
+    world.probes.put(21, 3, lengths(1000), peer=DeviceId(OURS, 9))
+    moved, stays = world.collector.snapshot().devices
+    assert moved.device
+    assert moved.device.peer is None
+    assert stays.device
+    assert stays.device.peer == DeviceId(OURS, 9)
+    world.now = SILENCE_SECONDS
+    assert world.collector.snapshot().devices == (stays,)
+
+
+def test_a_device_that_comes_back_is_judged_anew() -> None:
+    world = World()
+    world.probes.put(20, 3, lengths(1))
+    assert world.scopes() == {20: Scope.OTHER}
+    world.now = SILENCE_SECONDS
+    assert world.scopes() == {}
+    world.probes.put(20, 3, lengths(1), peer=DeviceId(OURS, 9))
+    assert world.scopes() == {20: Scope.PODS}
+
+
 def test_an_uplink_whose_link_was_not_there_yet() -> None:
     """Whatever it was taken for, it stays."""
     world = World()
@@ -167,6 +224,35 @@ def test_a_device_that_nobody_knows_yet_is_left_out() -> None:
     assert world.scopes() == {20: Scope.PODS}
 
 
+def test_a_device_that_nobody_will_ever_know_is_shown() -> None:
+    """It woke between the reading and the end of forget(): its row is there again,
+    and is introduced no more.
+    """
+    world = World()
+    world.probes.put(40, 3, lengths(5))
+    assert world.scopes() == {40: Scope.OTHER}
+    forget = world.probes.forget
+
+    def late(rows: Iterable[RowKey], devices: Iterable[DeviceId]) -> None:
+        forget(rows, devices)
+        world.probes.put(40, 3, lengths(1))
+        world.probes.reading = replace(world.probes.reading, devices={})
+
+    world.probes.forget = late  # type: ignore[method-assign]
+    for world.now in (SILENCE_SECONDS, SILENCE_SECONDS + 1):
+        assert world.scopes() == {}
+    world.probes.failing = True  # an old reading is no second look
+    world.now += UNKNOWN_SECONDS
+    assert world.scopes() == {}
+    world.probes.failing = False
+    (device,) = world.collector.snapshot().devices
+    assert (device.name, device.scope) == ("ifindex:3", Scope.OTHER)
+    # Another of its rows introduces it after all: what is told stays told.
+    world.probes.put(40, 3, lengths(2), family=Family.IPV6, peer=DeviceId(OURS, 9))
+    total = world.collector.snapshot().total(Scope.OTHER)
+    assert total[XMIT_IPV4] == lengths(6)
+
+
 def test_what_happened_lately() -> None:
     world = World()
     for second in range(0, 100, 10):
@@ -183,6 +269,26 @@ def test_what_happened_lately() -> None:
     recent = world.collector.observe(5, wait).recent
     assert recent.seconds == 5
     assert [each.histogram.count for each in recent.rows.values()] == [7]
+
+
+def test_a_counter_that_is_read_late_was_not_all_counted_lately() -> None:
+    """It counts since the node booted."""
+    world = World()
+    answers = iter((None, 123_456, 123_459))
+
+    def too_big() -> int:
+        if (answer := next(answers)) is None:
+            raise OSError(24, "too many open files")
+        return answer
+
+    collector = Collector(
+        *(world.probes, world.read_links, OURS, Surroundings(ip6_too_big=too_big)),
+        monotonic=lambda: world.now,
+    )
+    told = []
+    for world.now in (0, 5, 2 * RECENT_SECONDS):
+        told.append(collector.snapshot().recent.ip6_too_big)
+    assert told == [0, 0, 3]
 
 
 def test_a_closed_collector_says_so() -> None:

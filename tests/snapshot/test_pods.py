@@ -75,6 +75,64 @@ def test_who_has_a_name_keeps_it_and_the_sum_never_falls() -> None:
     assert (sent(last), count(last.others.sent), last.summed) == ({"pod11": 4}, 11, 0)
 
 
+def test_a_list_that_is_short_once_moves_no_counts() -> None:
+    """As from an agent of Cilium that restores its endpoints."""
+    pods, here = Pods(most=1), snapshot({12: 1000, 11: 10})
+    pods.traffic(here, names(12))
+    before = pods.traffic(here, names(11, 12))
+    assert (sent(before), count(before.others.sent)) == ({"pod12": 1000}, 10)
+    none = pods.traffic(here, {})
+    assert (none.named, count(none.others.sent)) == ((), 10)
+    for _ in range(2):
+        after = pods.traffic(here, names(11, 12))
+        assert count(after.others.sent) == 10
+        assert (sent(after), after.summed) == ({"pod11": 0}, 1)
+    more = pods.traffic(snapshot({12: 1003, 11: 15}), names(11, 12))
+    assert (sent(more), count(more.others.sent)) == ({"pod11": 5}, 13)
+
+
+def test_a_row_that_is_away_for_a_moment_is_not_counted_twice() -> None:
+    pods = Pods(most=1)
+    for now, told in (({12: 5}, 5), ({}, 5), ({12: 6}, 6), ({12: 2}, 8)):
+        assert sent(pods.traffic(snapshot(now), names(12))) == {"pod12": told}
+
+
+_STEPS = st.lists(
+    st.tuples(
+        st.dictionaries(st.integers(11, 14), st.integers(0, 9)),
+        st.sets(st.integers(11, 14)),
+    ),
+    max_size=12,
+)
+
+
+@given(_STEPS, st.integers(0, 3))
+def test_whoever_is_listed_every_packet_is_counted_once(
+    steps: list[tuple[dict[int, int], set[int]]], most: int
+) -> None:
+    pods = Pods(most)
+    now = dict.fromkeys(range(11, 15), 1)
+    listed: dict[int, int] = {}  # what each had sent when it was last listed
+    shown: dict[str, int] = {}
+    others = 0
+    for more, indexes in steps:
+        now = {ifindex: n + more.get(ifindex, 0) for ifindex, n in now.items()}
+        told = pods.traffic(snapshot(now), names(*sorted(indexes)))
+        listed |= {ifindex: now[ifindex] for ifindex in indexes}
+        assert all(n >= shown.get(pod, 0) for pod, n in sent(told).items())
+        assert count(told.others.sent) >= others
+        shown |= sent(told)
+        others = count(told.others.sent)
+        assert others + sum(shown.values()) == sum(listed.values())
+
+
+def test_an_older_snapshot_adds_nothing() -> None:
+    """Two scrapes at once."""
+    pods, older = Pods(most=1), snapshot({11: 3, 12: 5})
+    before = pods.traffic(snapshot({11: 4, 12: 7}), names(11, 12))
+    assert pods.traffic(older, names(11, 12)) == before
+
+
 @given(st.lists(st.integers(0, 300_000), max_size=50))
 def test_fewer_edges_hold_the_same_counts(sizes: list[int]) -> None:
     def counted(edges: tuple[int, ...]) -> Histogram:

@@ -100,7 +100,7 @@ class World:
         )
         self.configured: bool | None = None
         self.values: dict[str, str] = {}  # the rest of the ConfigMap
-        self.answers = True
+        self.answers = self.left = True
         self.pods: tuple[Pod, ...] | None = None
         self.runtime: RuntimeConfig | None = None
         self.too_big = 0
@@ -206,6 +206,7 @@ class World:
             recent=Recent(30, self.rows, self.too_big),
             applied=self.applied,
             runtime=self.runtime,
+            cilium_left=self.left,
             cluster=cluster,
         )
         self.verdict = judge(self.snapshot)
@@ -659,6 +660,34 @@ def test_an_agent_that_is_mute_left_a_file_behind(
     states, told = world.told()
     assert states == [State.REFUSED, State.DISABLED]
     assert told == ["C02 warning", finding]
+
+
+def test_a_node_that_runs_no_cilium_on_purpose() -> None:
+    """The ConfigMap is the cluster's, and asks nothing of it."""
+    world = World()
+    world.mute(DOWN)
+    assert world.told()[0] == [State.REFUSED, State.REFUSED]
+    world.left = False
+    assert world.told() == ([State.DISABLED, State.DISABLED], [])
+    for judgement in world.verdict.families.values():
+        assert judgement.reason == "there is no Cilium here"
+    assert Evidence(world.snapshot).configured(IPV4) is None
+
+
+@pytest.mark.parametrize("trace", ["answer", "file", "device"])
+def test_whatever_cilium_left_is_asked_for(trace: str) -> None:
+    world = World()
+    said = world.applied
+    world.mute(DOWN)
+    world.left = False
+    if trace == "answer":
+        world.applied, world.answers = said, False
+    elif trace == "file":
+        world.runtime = RuntimeConfig(0, BEFORE)
+    else:
+        world.add(replace(world.links["lxc1"], name="cilium_host", ifindex=77))
+    world.told()
+    assert Evidence(world.snapshot).asked_for == (IPV4, IPV6)
 
 
 def test_a_file_that_is_older_than_the_configuration() -> None:

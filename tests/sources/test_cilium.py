@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Cilium 1.13 to 1.20 say, in their own words."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,14 @@ from typing import Any
 import pytest
 
 from agent.cluster.answer import Answer
-from agent.cluster.cilium import applied, read_applied, read_runtime_config
+from agent.cluster.cilium import (
+    applied,
+    left_anything,
+    read_applied,
+    read_runtime_config,
+)
+from agent.node import _surroundings
+from agent.settings import Cluster
 from agent.snapshot.cilium import Applied, BigTcp, PodSizes
 from agent.snapshot.datapath import as_it_runs
 from agent.snapshot.model import Family
@@ -66,6 +74,20 @@ def test_off_and_legacy(version: str, tmp_path: Path) -> None:
     assert found.big_tcp[Family.IPV4] == BigTcp(False, 65536, 65536)
     assert found.host_routing == "Legacy"
     assert found.config.host_legacy_routing is True
+
+
+def test_where_cilium_never_was(tmp_path: Path) -> None:
+    """The chart makes the directory where there is none; Cilium fills it."""
+    where = tmp_path / "run"
+    with contextlib.ExitStack() as stack:
+        asked = Cluster(f"{where}/cilium.sock", "", "", "", "")
+        left = _surroundings(stack, asked, None).cilium_left
+        assert not left()
+        where.mkdir()
+        assert not left()
+        (where / "state").mkdir()
+        assert left()
+    assert left_anything(f"{where}/state/{'x' * 300}/cilium.sock")  # who can tell
 
 
 @pytest.mark.parametrize("version", RECORDED)

@@ -12,6 +12,7 @@ from prometheus_client.core import Metric
 
 from agent.kernel.contract import Contract, bpf_directory
 from agent.settings import DEFAULT_MAX_INTERFACES, Interfaces
+from agent.snapshot.cilium import ClusterState, Wanted
 from agent.snapshot.collector import Collector
 from agent.snapshot.model import DeviceId, Hook
 from agent.snapshot.naming import Naming
@@ -55,6 +56,15 @@ def test_pods_are_summed_and_named_devices_stand_alone() -> None:
     assert found[count + ",node,(others),ipv4}"] == 3
     assert found[count + ",pods,,ipv4}"] == 15
     assert found["bigtcp_interfaces_summed{}"] == 2
+
+
+def test_a_configmap_asks_nothing_of_a_node_without_cilium() -> None:
+    """Alerts are of nodes where this is 1."""
+    wanted = Wanted({"enable-ipv4-big-tcp": "true"}, True, {}, None, 0)
+    cluster = ClusterState(wanted, None, {}, {})
+    asked = "bigtcp_cilium_big_tcp_enabled{ipv4,configmap}"
+    assert samples("*", cluster=cluster)[asked] == 1
+    assert asked not in samples("*", cluster=cluster, cilium_left=False)
 
 
 def test_coverage_is_a_ratio_and_what_it_is_made_of() -> None:
