@@ -129,6 +129,7 @@ def tcp_rr(client: Namespace, address: str, cpu: int, seconds: int) -> Netperf:
         client.command("taskset", "-c", str(cpu), *command),
         address,
         seconds,
+        f"other work leaves CPU {cpu}, where both ends run, no time: see `top`; or "
         "packets are lost on the way: see `ip -s link` in both namespaces",
     )
 
