@@ -46,6 +46,11 @@ def test_each_command_is_for_one_node_or_for_all(chart: Path) -> None:
     assert f"{upgrade} netperf.enabled=true" in text
     assert "have CAP_BPF and CAP_PERFMON" in text
     assert "Who reaches port 19715 of a node can read its metrics" in text
+    some = (
+        "some nodes only, give nodeSelector, affinity and tolerations those of Cilium"
+    )
+    assert some in text
+    assert "some nodes only" not in notes(chart, "--set=cilium.enabled=false")
     assert "WARNING" not in text
 
 
