@@ -346,16 +346,6 @@ def test_alerts_link_their_runbook_where_it_can_be_read(url: str) -> None:
         assert alert["annotations"].get("runbook_url") == link
 
 
-def test_names_stay_short_enough(tmp_path: Path) -> None:
-    long = tmp_path / "long.yaml"
-    long.write_text(f"fullnameOverride: {'a' * 60}\nnetperf: {{enabled: true}}\n")
-    for schedule in ("", "1 * * * *"):
-        flags = (f"--values={long}", f"--set=netperf.schedule={schedule}")
-        for each in helm.template(*flags):
-            most = {"CronJob": 52, "Service": 63, "Job": 63}.get(each["kind"], 253)
-            assert len(each["metadata"]["name"]) <= most
-
-
 def test_two_releases_of_one_name_have_no_object_in_common() -> None:
     """Each in a namespace of its own, all that is optional in a third."""
     flags = [

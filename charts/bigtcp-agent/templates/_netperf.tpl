@@ -9,7 +9,7 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with $root.Values.netperf.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with $end.nodeSelector }}
 nodeSelector:
@@ -52,7 +52,7 @@ annotations:
 {{- end -}}
 
 {{- define "bigtcp-agent.netperfContainer" -}}
-image: {{ include "bigtcp-agent.netperfImage" . }}
+image: {{ include "bigtcp-agent.netperfImage" . | quote }}
 imagePullPolicy: {{ default .Values.image.pullPolicy .Values.netperf.image.pullPolicy }}
 terminationMessagePolicy: FallbackToLogsOnError
 resources:
