@@ -72,6 +72,13 @@ NETPERF = "--set=netperf.enabled=true"
             ["--set=agent.maxPods=1,cilium.enabled=false"],
             "WARNING: agent.maxPods tells no pods apart",
         ),
+        (
+            [
+                "--set=serviceMonitor.enabled=true,web.existingSecret=mine",
+                "--set=web.scheme=https",
+            ],
+            "WARNING: the agents serve HTTPS",
+        ),
         (["--set=securityContext.privileged=true"], "are privileged"),
         (["--set=agent.port=29715"], "Who reaches port 29715"),
     ],
@@ -79,3 +86,12 @@ NETPERF = "--set=netperf.enabled=true"
 def test_what_follows_from_the_values(chart: Path, flags: list[str], said: str) -> None:
     assert said in notes(chart, *flags)
     assert said not in notes(chart)
+
+
+def test_who_says_how_prometheus_trusts_is_not_warned(chart: Path) -> None:
+    tls = "--set=web.tls.secretName=tls"
+    monitor = "--set=serviceMonitor.enabled=true"
+    ca = "--set=serviceMonitor.tlsConfig.ca.secret.name=tls"
+    assert "WARNING" in notes(chart, tls, monitor)
+    assert "WARNING" not in notes(chart, tls, monitor, ca)
+    assert "WARNING" not in notes(chart, tls)

@@ -60,6 +60,7 @@ REFUSED = [
     ("serviceMonitor.interval=soon", "/serviceMonitor/interval"),
     ("dashboards.label=", "/dashboards/label"),
     ("netperf.seconds=0", "/netperf/seconds"),
+    ("netperf.ttlSecondsAfterFinished=-1", "/netperf/ttlSecondsAfterFinished"),
     ("netperf.message=80000", "/netperf/message"),
     ("netperf.family=ipv5", "/netperf/family"),
     ("netperf.image.pullPolicy=always", "/netperf/image/pullPolicy"),
