@@ -60,3 +60,13 @@ def test_what_would_alert_for_ever_is_left_out(
     file = tmp_path / "rules.yaml"
     file.write_text(json.dumps({"groups": made}))
     subprocess.run([tool("promtool"), "check", "rules", str(file)], check=True)
+
+
+def test_agents_are_known_by_their_container_whatever_the_job_is_called() -> None:
+    objects = helm.template("--set=nameOverride=big,netperf.enabled=true")
+    agent, *others = (
+        helm.container(helm.one(objects, kind))["name"]
+        for kind in ("DaemonSet", "Deployment", "Job")
+    )
+    assert f'up{{container="{agent}"}}' in expressions(groups())["BigTCPAgentDown"]
+    assert agent not in others
