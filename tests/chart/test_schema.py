@@ -32,16 +32,16 @@ REFUSED = [
     ("fullnameOverride=1st", "/fullnameOverride"),
     (
         "commonLabels.app\\.kubernetes\\.io/component=x",
-        "invalid propertyName 'app.kubernetes.io/component'",
+        "/commonLabels/app.kubernetes.io~1component",
     ),
-    ("commonLabels.helm\\.sh/chart=x", "invalid propertyName 'helm.sh/chart'"),
+    ("commonLabels.helm\\.sh/chart=x", "/commonLabels/helm.sh~1chart"),
     (
         "podLabels.app\\.kubernetes\\.io/name=x",
-        "invalid propertyName 'app.kubernetes.io/name'",
+        "/podLabels/app.kubernetes.io~1name",
     ),
     (
         "netperf.podLabels.app\\.kubernetes\\.io/instance=x",
-        "invalid propertyName 'app.kubernetes.io/instance'",
+        "/netperf/podLabels/app.kubernetes.io~1instance",
     ),
     ("cilium.runDirectory=run", "/cilium/runDirectory"),
     ("cilium.configMap=", "/cilium/configMap"),
