@@ -18,7 +18,7 @@ def itself(found: dashboard.Dashboard) -> None:
                 "percentunit",
             ),
             {
-                "{{node}} {{interface}} {{direction}}": (
+                "{{cluster}} {{node}} {{interface}} {{direction}}": (
                     rate("bigtcp_counted_bytes_total", INTERFACE)
                     + " / "
                     + rate("bigtcp_interface_bytes_total", INTERFACE)
@@ -36,7 +36,7 @@ def itself(found: dashboard.Dashboard) -> None:
                 "pps",
             ),
             {
-                "{{node}} {{reason}}": over(
+                "{{cluster}} {{node}} {{reason}}": over(
                     "sum", f"{NODE}, reason", rate("bigtcp_skbs_unrecorded_total")
                 )
             },
@@ -53,8 +53,8 @@ def itself(found: dashboard.Dashboard) -> None:
                 height=10,
             ),
             {
-                "{{node}} hook {{hook}}": select("bigtcp_probe_attached"),
-                "{{node}} source {{source}}": select("bigtcp_source_up"),
+                "{{cluster}} {{node}} hook {{hook}}": select("bigtcp_probe_attached"),
+                "{{cluster}} {{node}} source {{source}}": select("bigtcp_source_up"),
             },
             yes_no,
         )
@@ -69,7 +69,7 @@ def itself(found: dashboard.Dashboard) -> None:
                 height=10,
             ),
             {
-                "{{node}} {{source}}": "time() - "
+                "{{cluster}} {{node}} {{source}}": "time() - "
                 + select("bigtcp_source_answered_timestamp_seconds")
             },
         )
@@ -103,6 +103,10 @@ def itself(found: dashboard.Dashboard) -> None:
         found.with_panel(
             lines(
                 Say(title, description, unit, span=6),
-                {"{{node}}": f"{expr} and on ({NODE}) {select('bigtcp_build_info')}"},
+                {
+                    "{{cluster}} {{node}}": (
+                        f"{expr} and on ({NODE}) {select('bigtcp_build_info')}"
+                    )
+                },
             )
         )

@@ -23,7 +23,7 @@ def netperf(found: dashboard.Dashboard) -> None:
                 span=8,
             ),
             {
-                "{{ip_family}} {{big_tcp}}": over(
+                "{{cluster}} {{ip_family}} {{big_tcp}}": over(
                     "max", "cluster, ip_family, big_tcp", result
                 )
             },
@@ -34,7 +34,7 @@ def netperf(found: dashboard.Dashboard) -> None:
         lines(
             Say("Latency", "Of a transaction, in the same runs.", "s", span=8),
             {
-                "{{ip_family}} {{statistic}}": over(
+                "{{cluster}} {{ip_family}} {{statistic}}": over(
                     "max", "cluster, ip_family, statistic", latency
                 )
             },

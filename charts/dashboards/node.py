@@ -78,7 +78,11 @@ def _state(found: dashboard.Dashboard) -> None:
                 "none",
                 height=6,
             ),
-            {"{{node}} {{ip_family}}": verdict("bigtcp_verdict", f"{NODE}, ip_family")},
+            {
+                "{{cluster}} {{node}} {{ip_family}}": verdict(
+                    "bigtcp_verdict", f"{NODE}, ip_family"
+                )
+            },
             VERDICTS,
         )
     )
@@ -92,7 +96,7 @@ def _state(found: dashboard.Dashboard) -> None:
                 height=6,
             ),
             {
-                "{{node}} {{id}}": over(
+                "{{cluster}} {{node}} {{id}}": over(
                     "max", f"{NODE}, id", f"{select('bigtcp_finding')} == 1"
                 )
             },
@@ -109,7 +113,7 @@ def _state(found: dashboard.Dashboard) -> None:
                     "percentunit",
                 ),
                 {
-                    "{{node}} {{interface}} {{ip_family}}": node_share(
+                    "{{cluster}} {{node}} {{interface}} {{ip_family}}": node_share(
                         f"{NODE}, interface, ip_family",
                         eq("hook", hook),
                         *SHOWN,
@@ -155,7 +159,7 @@ def _lengths(found: dashboard.Dashboard) -> None:
                 "none",
             ),
             {
-                f"{{{{node}}}} {name} {{{{ip_family}}}}": (
+                f"{{{{cluster}}}} {{{{node}}}} {name} {{{{ip_family}}}}": (
                     at("bigtcp_skb_segments_total", hook)
                     + " / "
                     + at("bigtcp_skb_length_bytes_count", hook)
@@ -174,7 +178,7 @@ def _lengths(found: dashboard.Dashboard) -> None:
                 "bytes",
             ),
             {
-                f"{{{{node}}}} {name} {{{{ip_family}}}}": over(
+                f"{{{{cluster}}}} {{{{node}}}} {name} {{{{ip_family}}}}": over(
                     "max", by, select(longest, eq("hook", hook), *SHOWN, IP)
                 )
                 for name, hook in HOOKS.items()
@@ -197,8 +201,8 @@ def _cuts(found: dashboard.Dashboard) -> None:
                 "pps",
             ),
             {
-                "{{node}} {{interface}} {{ip_family}} queued": queued,
-                "{{node}} {{interface}} {{ip_family}} left whole": left,
+                "{{cluster}} {{node}} {{interface}} {{ip_family}} queued": queued,
+                "{{cluster}} {{node}} {{interface}} {{ip_family}} left whole": left,
             },
         )
     )
@@ -211,7 +215,7 @@ def _cuts(found: dashboard.Dashboard) -> None:
                 "percentunit",
             ),
             {
-                "{{node}} {{interface}} {{ip_family}}": (
+                "{{cluster}} {{node}} {{interface}} {{ip_family}}": (
                     f"clamp_min(1 - ({left}) / ({queued} > 0), 0)"
                 )
             },

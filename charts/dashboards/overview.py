@@ -156,9 +156,15 @@ def _verdicts(found: dashboard.Dashboard) -> None:
             {"unit": "none"},
         )
     )
+    # All that a row is known by: two clusters may have a node of one name, and the
+    # heatmaps there are sums.
+    row = {"cluster": "Cluster", "node": "Node", "instance": "Instance", "job": "Job"}
+    at = "".join(
+        f"&var-{label}=${{__data.fields.{column}}}" for label, column in row.items()
+    )
     link = {
         "title": "BIG TCP node",
-        "url": "/d/bigtcp-node?var-datasource=${datasource}&var-node=${__value.text}"
+        "url": f"/d/bigtcp-node?var-datasource=${{datasource}}{at}"
         "&${__url_time_range}",
     }
     found.with_panel(
@@ -172,12 +178,7 @@ def _verdicts(found: dashboard.Dashboard) -> None:
                 span=24,
                 height=9,
             ),
-            {
-                "cluster": "Cluster",
-                "node": "Node",
-                "instance": "Instance",
-                "job": "Job",
-            },
+            row,
             columns,
             {"Node": {"links": [link]}},
         )
@@ -231,7 +232,7 @@ def _big(found: dashboard.Dashboard) -> None:
                 "percentunit",
             ),
             {
-                "{{node}} {{ip_family}}": (
+                "{{cluster}} {{node}} {{ip_family}}": (
                     f"bottomk(10, {recorded_share(by, *AT_NODE)} and {busy} > 1e6)"
                 )
             },

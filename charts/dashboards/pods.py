@@ -20,6 +20,7 @@ LENGTH = "bigtcp_pod_skb_length_bytes"
 NAMESPACE = 'namespace=~"$namespace"'
 SHOWN = (NAMESPACE, 'pod=~"$pod"')
 POD = "cluster, namespace, pod"
+ONE_POD = "{{cluster}} {{namespace}}/{{pod}}"
 DIRECTIONS = {"sent": "tx", "received": "rx"}
 
 
@@ -84,7 +85,7 @@ def _sizes(found: dashboard.Dashboard) -> None:
             lines(
                 Say(title, description, "none", span=8),
                 {
-                    "{{node}} {{ip_family}}": (
+                    "{{cluster}} {{node}} {{ip_family}}": (
                         f"topk(10, {over('max', f'{NODE}, ip_family', count)})"
                     )
                 },
@@ -98,7 +99,7 @@ def _sizes(found: dashboard.Dashboard) -> None:
                 "none",
                 span=8,
             ),
-            {"{{node}}": over("max", NODE, select("bigtcp_pods_summed"))},
+            {"{{cluster}} {{node}}": over("max", NODE, select("bigtcp_pods_summed"))},
         )
     )
 
@@ -112,7 +113,7 @@ def _traffic(found: dashboard.Dashboard) -> None:
                     f"The ten pods that have {name} the most.",
                     "Bps",
                 ),
-                {"{{namespace}}/{{pod}}": f"topk(10, {_rate('sum', *_at(direction))})"},
+                {ONE_POD: f"topk(10, {_rate('sum', *_at(direction))})"},
             )
         )
     for name, direction in DIRECTIONS.items():
@@ -124,7 +125,7 @@ def _traffic(found: dashboard.Dashboard) -> None:
                     "where it is greatest.",
                     "percentunit",
                 ),
-                {"{{namespace}}/{{pod}}": f"topk(10, {_share(*_at(direction))})"},
+                {ONE_POD: f"topk(10, {_share(*_at(direction))})"},
                 most=1,
             )
         )

@@ -46,6 +46,11 @@ def test_each_command_is_for_one_node_or_for_all(chart: Path) -> None:
     assert f"{upgrade} netperf.enabled=true" in text
     assert "have CAP_BPF and CAP_PERFMON" in text
     assert "Who reaches port 19715 of a node can read its metrics" in text
+    some = (
+        "some nodes only, give nodeSelector, affinity and tolerations those of Cilium"
+    )
+    assert some in text
+    assert "some nodes only" not in notes(chart, "--set=cilium.enabled=false")
     assert "WARNING" not in text
 
 
@@ -67,6 +72,13 @@ NETPERF = "--set=netperf.enabled=true"
             ["--set=agent.maxPods=1,cilium.enabled=false"],
             "WARNING: agent.maxPods tells no pods apart",
         ),
+        (
+            [
+                "--set=serviceMonitor.enabled=true,web.existingSecret=mine",
+                "--set=web.scheme=https",
+            ],
+            "WARNING: the agents serve HTTPS",
+        ),
         (["--set=securityContext.privileged=true"], "are privileged"),
         (["--set=agent.port=29715"], "Who reaches port 29715"),
     ],
@@ -74,3 +86,12 @@ NETPERF = "--set=netperf.enabled=true"
 def test_what_follows_from_the_values(chart: Path, flags: list[str], said: str) -> None:
     assert said in notes(chart, *flags)
     assert said not in notes(chart)
+
+
+def test_who_says_how_prometheus_trusts_is_not_warned(chart: Path) -> None:
+    tls = "--set=web.tls.secretName=tls"
+    monitor = "--set=serviceMonitor.enabled=true"
+    ca = "--set=serviceMonitor.tlsConfig.ca.secret.name=tls"
+    assert "WARNING" in notes(chart, tls, monitor)
+    assert "WARNING" not in notes(chart, tls, monitor, ca)
+    assert "WARNING" not in notes(chart, tls)

@@ -298,6 +298,36 @@ def test_pods_of_netperf_take_what_is_given() -> None:
         assert pod["spec"]["priorityClassName"] == "low"
 
 
+def test_a_tenth_of_the_agents_at_a_time() -> None:
+    """Kubernetes rounds up: with two nodes that is one after the other."""
+    strategy = helm.one(helm.template(), "DaemonSet")["spec"]["updateStrategy"]
+    assert strategy["rollingUpdate"] == {"maxUnavailable": "10%"}
+
+
+@pytest.mark.parametrize("schedule", ["", "@hourly"])
+@pytest.mark.parametrize(("given", "seconds"), [("", None), ("0", 0), ("3600", 3600)])
+def test_a_job_of_netperf_goes_when_it_is_told(
+    schedule: str, given: str, seconds: int | None
+) -> None:
+    values = f"netperf.enabled=true,netperf.schedule={schedule}"
+    more = [f"--set=netperf.ttlSecondsAfterFinished={given}"] if given else []
+    objects = helm.template(f"--set={values}", *more)
+    job = helm.one(objects, "CronJob" if schedule else "Job")["spec"]
+    job = job["jobTemplate"]["spec"] if schedule else job
+    assert job.get("ttlSecondsAfterFinished") == seconds
+    # Twice what three runs of two families and two scrapes of a minute take, and more.
+    assert job["activeDeadlineSeconds"] == 300 + 2 * (2 * 3 * 10 + 150)
+
+
+def test_a_quota_that_takes_the_agents_takes_the_test() -> None:
+    flags = "--set=resources.limits.cpu=1,resources.requests.memory=200Mi"
+    objects = helm.template(flags)
+    ours = helm.container(helm.one(objects, "DaemonSet"))["resources"]
+    (test,) = helm.one(objects, "Pod")["spec"]["containers"]
+    assert test["resources"] == ours
+    assert ours["limits"]["cpu"] == 1
+
+
 def test_dashboards_and_rules_come_as_they_are(tmp_path: Path) -> None:
     """With the braces of Grafana and Prometheus, which are Helm's, too."""
     copy = tmp_path / "chart"
@@ -344,16 +374,6 @@ def test_alerts_link_their_runbook_where_it_can_be_read(url: str) -> None:
     for alert in alerts:
         link = f"{url}#{alert['alert'].lower()}" if url else None
         assert alert["annotations"].get("runbook_url") == link
-
-
-def test_names_stay_short_enough(tmp_path: Path) -> None:
-    long = tmp_path / "long.yaml"
-    long.write_text(f"fullnameOverride: {'a' * 60}\nnetperf: {{enabled: true}}\n")
-    for schedule in ("", "1 * * * *"):
-        flags = (f"--values={long}", f"--set=netperf.schedule={schedule}")
-        for each in helm.template(*flags):
-            most = {"CronJob": 52, "Service": 63, "Job": 63}.get(each["kind"], 253)
-            assert len(each["metadata"]["name"]) <= most
 
 
 def test_two_releases_of_one_name_have_no_object_in_common() -> None:

@@ -18,11 +18,31 @@ REFUSED = [
     ("agent.port=http", "/agent/port"),
     ("agent.hooks={net_dev_xmit}", "/agent/hooks/0"),
     ("agent.hooks={}", "/agent/hooks"),
+    ("agent.hooks=null", "missing property 'hooks'"),
+    ("agent.interfaces=null", "missing property 'interfaces'"),
     ("agent.interfaces={!}", "/agent/interfaces/0"),
     ("agent.interfaces={eth0\\,eth1}", "/agent/interfaces/0"),
     ("agent.maxPods=1001", "/agent/maxPods"),
     ("agent.maxInterfaces=-1", "/agent/maxInterfaces"),
     ("agent.logFormat=xml", "/agent/logFormat"),
+    ("nameOverride=My_App", "/nameOverride"),
+    ("nameOverride=a-", "/nameOverride"),
+    ("fullnameOverride=my.app", "/fullnameOverride"),
+    ("fullnameOverride=app.", "/fullnameOverride"),
+    ("fullnameOverride=1st", "/fullnameOverride"),
+    (
+        "commonLabels.app\\.kubernetes\\.io/component=x",
+        "/commonLabels/app.kubernetes.io~1component",
+    ),
+    ("commonLabels.helm\\.sh/chart=x", "/commonLabels/helm.sh~1chart"),
+    (
+        "podLabels.app\\.kubernetes\\.io/name=x",
+        "/podLabels/app.kubernetes.io~1name",
+    ),
+    (
+        "netperf.podLabels.app\\.kubernetes\\.io/instance=x",
+        "/netperf/podLabels/app.kubernetes.io~1instance",
+    ),
     ("cilium.runDirectory=run", "/cilium/runDirectory"),
     ("cilium.configMap=", "/cilium/configMap"),
     ("kubernetes.watchpods=true", "watchpods"),
@@ -40,6 +60,7 @@ REFUSED = [
     ("serviceMonitor.interval=soon", "/serviceMonitor/interval"),
     ("dashboards.label=", "/dashboards/label"),
     ("netperf.seconds=0", "/netperf/seconds"),
+    ("netperf.ttlSecondsAfterFinished=-1", "/netperf/ttlSecondsAfterFinished"),
     ("netperf.message=80000", "/netperf/message"),
     ("netperf.family=ipv5", "/netperf/family"),
     ("netperf.image.pullPolicy=always", "/netperf/image/pullPolicy"),
@@ -54,7 +75,8 @@ ACCEPTED = [
     *("netperf.schedule=@hourly", "netperf.schedule=@every 1h30m"),
     *("netperf.server.host=netserver.lab.svc:9", "netperf.server.host=192.0.2.2"),
     *("netperf.server.host=2001:db8::2", "netperf.server.host=[2001:db8::2]:7"),
-    "updateStrategy.rollingUpdate.maxSurge=0",
+    *("updateStrategy.rollingUpdate.maxSurge=0", "agent.interfaces={*}"),
+    "commonLabels.app\\.kubernetes\\.io/part-of=x",
 ]
 
 
@@ -73,6 +95,17 @@ def test_refused(wrong: str, where: str, version: str) -> None:
 @pytest.mark.parametrize("right", ACCEPTED)
 def test_accepted(right: str) -> None:
     assert helm.template(f"--set={right}")
+
+
+@pytest.mark.parametrize("what", ["hooks", "interfaces"])
+def test_an_empty_list_is_none_to_the_agent_and_refused(what: str) -> None:
+    """It takes an empty variable for one that is not set."""
+    done = helm.run(
+        *("helm4", "template", "try", str(helm.CHART), "--kube-version=1.34.4"),
+        f"--set-json=agent.{what}=[]",
+    )
+    assert done.returncode != 0
+    assert f"/agent/{what}" in done.stderr
 
 
 def test_every_object_is_closed_or_kubernetes_own() -> None:

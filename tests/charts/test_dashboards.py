@@ -95,6 +95,38 @@ def test_the_overview_has_words_for_every_finding() -> None:
     assert tuple(FINDINGS) == FINDING_IDS
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_two_clusters_may_have_nodes_of_one_name(name: str) -> None:
+    for panel in panels(name):
+        if panel["type"] not in ("timeseries", "state-timeline"):
+            continue
+        for target in panel["targets"]:
+            by = re.match(r"[^{]*? by \(([^)]*)\)", target["expr"])
+            labels = by[1].split(", ") if by else []
+            words = re.findall(r"{{(\w+)}}", target["legendFormat"])
+            alone = not by and bool(words)  # each series as it is
+            assert ("cluster" in words) is (alone or "cluster" in labels), target
+
+
+def test_the_overview_leads_to_one_node_of_one_cluster() -> None:
+    """The link has what a row is known by, in the names of its columns."""
+    (table,) = (
+        panel for panel in panels("overview") if panel["title"] == "Verdict per node"
+    )
+    columns = table["transformations"][1]["options"]["renameByName"]
+    (styles,) = (
+        each["properties"]
+        for each in table["fieldConfig"]["overrides"]
+        if each["matcher"]["options"] == "Node"
+    )
+    (link,) = styles[0]["value"]
+    given = re.findall(r"var-(\w+)=\${__data\.fields\.(\w+)}", link["url"])
+    assert given
+    assert dict(given) == {
+        label: columns[label] for label in ("cluster", "node", "instance", "job")
+    }
+
+
 # Rules of the linter, by its names.
 
 

@@ -60,7 +60,7 @@ def everything() -> Iterable[tuple[str, dict[str, str], str]]:
         ("bigtcp_cilium_max_size_bytes", IP | {"offload": ("gso", "gro")}),
         ("bigtcp_cilium_config_changed_timestamp_seconds", {}),
         ("bigtcp_skbs_unrecorded_total", {"reason": ("map_full",)}),
-        ("bigtcp_source_up", {"source": ("probes", "links", "cilium")}),
+        ("bigtcp_source_up", {"source": ("probes", "links", "cilium", "configmap")}),
         ("bigtcp_probe_attached", {"hook": Hook}),
         ("bigtcp_build_info", {"version": ("1",), "kernel": ("6.18",)}),
         ("bigtcp_netperf_transactions_per_second", IP),

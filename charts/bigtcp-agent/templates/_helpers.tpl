@@ -1,17 +1,21 @@
 {{- define "bigtcp-agent.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- regexReplaceAll "[-.]+$" (default .Chart.Name .Values.nameOverride | trunc 40) "" -}}
 {{- end -}}
 
-{{/* At most 40 characters: what comes behind it (-netperf-server, a CronJob's numbers) must fit into 63. */}}
+{{/*
+Good for a Service, whose name is the strictest: a letter, then no dot. (A release may be called 1.2.)
+At most 40 characters: what comes behind it (-netperf-server, a CronJob's numbers) must fit into 63.
+*/}}
 {{- define "bigtcp-agent.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := printf "%s-%s" .Release.Name $name -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- $full = .Values.fullnameOverride -}}
 {{- else if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- $full = .Release.Name -}}
 {{- end -}}
+{{- $full = regexReplaceAll "^[0-9]" (replace "." "-" $full) "release-${0}" -}}
+{{- regexReplaceAll "-+$" (trunc 40 $full) "" -}}
 {{- end -}}
 
 {{/*
@@ -26,8 +30,8 @@ Two releases of one name in two namespaces must not have it in common.
 
 {{- define "bigtcp-agent.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-app.kubernetes.io/name: {{ include "bigtcp-agent.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "bigtcp-agent.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- with .Values.commonLabels }}
@@ -38,8 +42,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{/* Of pods, by component: list ROOT COMPONENT. */}}
 {{- define "bigtcp-agent.selector" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ include "bigtcp-agent.name" $root }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/name: {{ include "bigtcp-agent.name" $root | quote }}
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 

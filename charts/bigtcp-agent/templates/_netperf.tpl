@@ -9,7 +9,7 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with $root.Values.netperf.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with $end.nodeSelector }}
 nodeSelector:
@@ -52,7 +52,7 @@ annotations:
 {{- end -}}
 
 {{- define "bigtcp-agent.netperfContainer" -}}
-image: {{ include "bigtcp-agent.netperfImage" . }}
+image: {{ include "bigtcp-agent.netperfImage" . | quote }}
 imagePullPolicy: {{ default .Values.image.pullPolicy .Values.netperf.image.pullPolicy }}
 terminationMessagePolicy: FallbackToLogsOnError
 resources:
@@ -70,6 +70,9 @@ volumeMounts:
 {{- $server := printf "%s-netperf-server.%s.svc:%d" (include "bigtcp-agent.fullname" .) .Release.Namespace (int $netperf.server.port) -}}
 {{- $agent := printf "%s://$(HOST_IP):%d" (include "bigtcp-agent.scheme" .) (int .Values.agent.port) -}}
 backoffLimit: 2
+{{- if not (kindIs "invalid" $netperf.ttlSecondsAfterFinished) }}
+ttlSecondsAfterFinished: {{ int $netperf.ttlSecondsAfterFinished }}
+{{- end }}
 # Twice the time that a run of all takes.
 activeDeadlineSeconds: {{ add 300 (mul 2 (add (mul 2 $netperf.repeats $netperf.seconds) $netperf.hold)) }}
 template:
