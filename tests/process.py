@@ -4,6 +4,7 @@
 import base64
 import contextlib
 import ctypes
+import http.client
 import json
 import os
 import socket
@@ -50,6 +51,18 @@ def fetch(url: str, login: str = "") -> tuple[int, str]:
             return err.code, err.read().decode()
     except OSError:
         return 0, ""
+
+
+def fetch_from(source: str, port: int, path: str, login: str = "") -> tuple[int, str]:
+    """The same of a server on 127.0.0.1, as a client with another address there."""
+    address = (source, 0)
+    connection = http.client.HTTPConnection("127.0.0.1", port, 10, address)
+    with contextlib.closing(connection):
+        encoded = base64.b64encode(login.encode()).decode()
+        headers = {"Authorization": f"Basic {encoded}"} if login else {}
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
 
 
 def bpf_programs() -> set[int]:

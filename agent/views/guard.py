@@ -18,12 +18,17 @@ import structlog
 from agent.errors import BadValueError
 from agent.views import webconfig
 from agent.views.answer import WsgiApp, answer
+from agent.views.places import Turns
 
 _log = structlog.get_logger(__name__)
 
 # For kubelet and load balancers, which have neither password nor certificate.
 _OPEN = ("/livez", "/readyz")
-_MOST_GUESSES = 8  # at once: more would keep a scrape waiting until it gives up
+# One after the other, so that a flood of guesses takes one CPU at most; more in line,
+# or of one address, would keep a scrape waiting until it gives up.
+_MOST_WAITING = 8
+_MOST_OF_ONE = 2
+_WAIT_SECONDS = 5.0
 
 
 class Guard:
@@ -37,8 +42,9 @@ class Guard:
     def __init__(self, path: str) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._hashing = threading.Lock()  # a flood of guesses takes one CPU at most
-        self._guesses = threading.BoundedSemaphore(_MOST_GUESSES)
+        self._guesses = Turns(
+            1, _MOST_OF_ONE, line=_MOST_WAITING, seconds=_WAIT_SECONDS
+        )
         self._secret = secrets.token_bytes(32)
         self._known: set[bytes] = set()  # right passwords, by their tokens
         self._config, self._context = self._read()
@@ -88,15 +94,13 @@ class Guard:
         if token in known:
             return None
         expected = config.users.get(name)
-        if not self._guesses.acquire(blocking=False):
-            return HTTPStatus.SERVICE_UNAVAILABLE
         try:
-            with self._hashing:
+            with self._guesses.one(environ.get("REMOTE_ADDR", "")):
                 right = bcrypt.checkpw(password, expected or _nobody(config.users))
         except ValueError:  # longer than bcrypt takes
             return HTTPStatus.UNAUTHORIZED
-        finally:
-            self._guesses.release()
+        except OSError:  # too many
+            return HTTPStatus.SERVICE_UNAVAILABLE
         if right and expected is not None:
             known.add(token)
             return None
@@ -112,7 +116,9 @@ class Guard:
         except BadValueError as err:
             _log.error("web config not renewed", error=err.message)
         else:
-            self._config, self._context, self._known = config, context, set()
+            if config.users != self._config.users:
+                self._known = set()
+            self._config, self._context = config, context
             _log.info("web config renewed")
 
     def _require_same_scheme(self, context: ssl.SSLContext | None) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import io
 import json
+import math
 import platform
 import re
 import socket
@@ -28,17 +29,21 @@ from agent.snapshot.snapshot import Snapshot
 from agent.views.answer import WsgiApp, answer
 from agent.views.exporter import PodsOf, metrics_application
 from agent.views.picture import picture
-from agent.views.places import Client, Places
+from agent.views.places import Client, Places, Turns
 
 _REQUEST_SECONDS = 10
 _PAUSE_SECONDS = 0.05
 _ROOM_SECONDS = 1.0  # until who was sent away is gone
 _MOST_SECONDS = 60  # that a request may observe for
-# At once. Who observes or is being answered cannot be sent away: so many that there
-# is always a place for who comes.
+# At once. Who observes, is being answered or waits for that (or for agent.views.guard)
+# cannot be sent away: so many that there is always a place for who comes.
 _MOST_CONNECTIONS = 64
 _MOST_ANSWERS = 32
 _MOST_OBSERVERS = 16  # of the answers
+_MOST_WAITING = 8
+_MOST_OF_ONE = 8  # address
+_WAIT_SECONDS = 2.0
+_READY_SECONDS = 1.0  # for which a good reading is good
 
 _log = structlog.get_logger(__name__)
 
@@ -78,7 +83,7 @@ def _asked(
     environ: dict[str, str],
     source: Callable[[], Snapshot],
     observe: Callable[[float], Snapshot],
-    observers: threading.BoundedSemaphore,
+    observers: Turns,
 ) -> Snapshot:
     """The snapshot that a query asks for: ?seconds=N observes for so long."""
     values = parse_qs(environ.get("QUERY_STRING", "")).get("seconds", [])
@@ -93,19 +98,26 @@ def _asked(
             f"seconds={values[-1]} is no time to observe",
             f"use a number above 0, up to {_MOST_SECONDS}",
         )
-    with _one_of(observers):
+    with observers.one(_address(environ)):
         return observe(seconds)
 
 
-@contextlib.contextmanager
-def _one_of(these: threading.BoundedSemaphore) -> Iterator[None]:
-    """OSError where there is none left."""
-    if not these.acquire(blocking=False):
-        raise OSError("too many ask at once; try again")
-    try:
-        yield
-    finally:
-        these.release()
+def _address(environ: dict[str, str]) -> str:
+    return environ.get("REMOTE_ADDR", "")
+
+
+def _readable(source: Callable[[], Snapshot]) -> Callable[[], None]:
+    """Reads; not again so soon after a good reading, however many ask."""
+    lock, last = threading.Lock(), -math.inf
+
+    def read() -> None:
+        nonlocal last
+        with lock:
+            if time.monotonic() - last >= _READY_SECONDS:
+                source()
+                last = time.monotonic()
+
+    return read
 
 
 def _metrics(
@@ -132,8 +144,11 @@ def make_app(  # noqa: C901  a router is a list of cases
     that links them.
     """
     metrics_app: WsgiApp = metrics_application(source, pods)
-    answers = threading.BoundedSemaphore(_MOST_ANSWERS)
-    observers = threading.BoundedSemaphore(_MOST_OBSERVERS)
+    answers = Turns(
+        _MOST_ANSWERS, _MOST_OF_ONE, line=_MOST_WAITING, seconds=_WAIT_SECONDS
+    )
+    observers = Turns(_MOST_OBSERVERS, _MOST_OF_ONE)
+    readable = _readable(source)
     page = _PAGE.format(version=__version__, kernel=platform.release())
 
     def app(  # noqa: C901  the same list
@@ -145,10 +160,10 @@ def make_app(  # noqa: C901  a router is a list of cases
         def route() -> Iterable[bytes]:
             match environ["PATH_INFO"]:
                 case "/metrics":
-                    with _one_of(answers):
+                    with answers.one(_address(environ)):
                         return _metrics(metrics_app, environ, start)
                 case "/api/snapshot":
-                    with _one_of(answers):
+                    with answers.one(_address(environ)):
                         found = _asked(environ, source, observe, observers)
                         text = json.dumps(picture(found))
                     return answer(
@@ -157,8 +172,7 @@ def make_app(  # noqa: C901  a router is a list of cases
                 case "/livez":
                     return plain(HTTPStatus.OK, "ok")
                 case "/readyz":
-                    with _one_of(answers):
-                        source()
+                    readable()
                     return plain(HTTPStatus.OK, "ok")
                 case "/":
                     return answer(environ, start, HTTPStatus.OK, page, "text/html")
@@ -200,7 +214,12 @@ class _Handler(WSGIRequestHandler):
         """A client that says nothing, or reads nothing, keeps no thread."""
         super().setup()
         self.rfile.close()
-        client = Client(self.connection, self.server.places, _REQUEST_SECONDS)
+        client = Client(
+            self.connection,
+            self.client_address[0],
+            self.server.places,
+            _REQUEST_SECONDS,
+        )
         self.rfile = io.BufferedReader(client)
         self.wfile = client  # type: ignore[assignment]  # it need not be buffered
 
@@ -308,7 +327,8 @@ class Server(ThreadingMixIn, WSGIServer):
         with context.wrap_socket(
             request, server_side=True, do_handshake_on_connect=False
         ) as encrypted:
-            with self.places.awaiting(encrypted):
+            begun = time.monotonic()
+            with self.places.awaiting(encrypted, client_address[0], begun):
                 encrypted.do_handshake()
             super().finish_request(encrypted, client_address)
             encrypted.settimeout(_PAUSE_SECONDS)  # who has read all may be gone

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import bcrypt
@@ -19,10 +19,11 @@ import pytest
 import structlog
 
 from agent.errors import BadValueError
+from agent.lab.netns import wait_until
 from agent.settings import Address
 from agent.views.guard import Guard
 from agent.views.web import Server
-from tests.process import free_port
+from tests.process import fetch_from, free_port
 from tests.views import pki
 
 TLS = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
@@ -192,7 +193,7 @@ def test_an_unknown_name_costs_as_much_as_the_slowest(
 def test_only_so_many_guesses_wait(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others are sent away; who is known need not wait."""
+    """Of one address; who comes from another waits in line, who is known need not."""
     begun, end, real = threading.Event(), threading.Event(), bcrypt.checkpw
 
     def slow(password: bytes, expected: bytes) -> bool:
@@ -200,22 +201,35 @@ def test_only_so_many_guesses_wait(
         assert end.wait(20)
         return real(password, expected)
 
-    with (
-        served(folder, f"basic_auth_users: {{me: {hashed('right')}}}") as port,
-        ThreadPoolExecutor(9) as pool,
-    ):
+    users = f"basic_auth_users: {{me: {hashed('right')}, you: {hashed('too')}}}"
+    with served(folder, users) as port, ThreadPoolExecutor(10) as pool:
         url = f"http://localhost:{port}/"
         assert status(url, login="me:right") == 200
         monkeypatch.setattr("agent.views.guard.bcrypt.checkpw", slow)
         guesses = [pool.submit(status, url, None, "me:wrong") for _ in range(9)]
         try:
-            (one,) = wait(guesses, 5, FIRST_COMPLETED).done
-            assert one.result() == 503
-            assert begun.is_set()
+            assert begun.wait(5)
+            wait_until(lambda: sum(each.done() for each in guesses) == 7, "the others")
+            other = pool.submit(fetch_from, "127.0.0.2", port, "/", "you:too")
             assert status(url, login="me:right") == 200
         finally:
             end.set()
-        assert sorted(each.result() for each in guesses) == [401] * 8 + [503]
+        assert sorted(each.result() for each in guesses) == [401] * 2 + [503] * 7
+        assert other.result() == (200, "served")
+
+
+def test_who_is_known_stays_so_when_only_the_certificate_is_new(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flood of guesses must not meet every scraper anew."""
+    users = f"basic_auth_users: {{me: {hashed('right')}}}"
+    with served(folder, TLS + users) as port:
+        url = f"https://localhost:{port}/"
+        assert status(url, trusting(folder), "me:right") == 200
+        monkeypatch.setattr("agent.views.guard.bcrypt.checkpw", lambda *_: False)
+        pki.certificate(folder, "server")
+        assert status(url, trusting(folder), "me:right") == 200
+        assert status(url, trusting(folder), "me:wrong") == 401
 
 
 def test_probes_need_no_password(folder: Path) -> None:

@@ -18,7 +18,7 @@ from agent.snapshot.snapshot import Snapshot
 from agent.views import web
 from agent.views.guard import Guard
 from agent.views.web import Server, make_app
-from tests.process import fetch
+from tests.process import fetch, fetch_from
 from tests.snapshot.test_sample import World
 from tests.views import pki
 
@@ -126,8 +126,9 @@ def test_many_that_do_not_read_keep_nobody_away(
 def test_not_everybody_is_answered_at_once(
     limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two observe; where no more are answered at all, there is still /livez."""
+    """Two observe; where no more are answered at all, probes are."""
     monkeypatch.setattr(web, limit, 2)
+    monkeypatch.setattr(web, "_WAIT_SECONDS", 0.1)
     begun, end = threading.Semaphore(0), threading.Event()
 
     def observe(seconds: float) -> Snapshot:
@@ -143,14 +144,71 @@ def test_not_everybody_is_answered_at_once(
         busy = "too many ask at once; try again\n"
         try:
             assert fetch(f"{url}/api/snapshot?seconds=20") == (503, busy)
-            assert fetch(f"{url}/livez")[0] == 200
+            for probe in ("livez", "readyz"):
+                assert fetch(f"{url}/{probe}")[0] == 200
             others = 200 if limit == "_MOST_OBSERVERS" else 503
-            for page in ("readyz", "metrics", "api/snapshot"):
+            for page in ("metrics", "api/snapshot"):
                 assert fetch(f"{url}/{page}")[0] == others
         finally:
             end.set()
         assert [each.result()[0] for each in told] == [200, 200]
         assert fetch(f"{url}/api/snapshot?seconds=20")[0] == 200
+
+
+def test_many_of_one_address_are_not_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "_MOST_OF_ONE", 1)
+    begun, end = threading.Event(), threading.Event()
+
+    def observe(seconds: float) -> Snapshot:
+        begun.set()
+        assert end.wait(seconds)
+        return snapshot()
+
+    with served(observe) as port, ThreadPoolExecutor() as pool:
+        url = f"http://127.0.0.1:{port}"
+        first = pool.submit(fetch, f"{url}/api/snapshot?seconds=20")
+        try:
+            assert begun.wait(10)
+            assert fetch(f"{url}/metrics")[0] == 503
+            assert fetch_from("127.0.0.2", port, "/metrics")[0] == 200
+        finally:
+            end.set()
+        assert first.result()[0] == 200
+        assert fetch(f"{url}/metrics")[0] == 200
+
+
+def test_who_is_slow_for_himself_is_not_sent_away_for_a_crowd(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(web, "_MOST_CONNECTIONS", 4)
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(served())
+        to = ("127.0.0.1", port)
+        slow = stack.enter_context(
+            socket.create_connection(to, source_address=("127.0.0.2", 0))
+        )
+        slow.sendall(b"GET /livez HT")
+        for _ in range(12):
+            stack.enter_context(socket.create_connection(to)).sendall(b"G")
+        assert fetch(f"http://127.0.0.1:{port}/livez")[0] == 200
+        slow.sendall(b"TP/1.0\r\n\r\n")
+        slow.settimeout(5)
+        assert slow.recv(100).startswith(b"HTTP/1.0 200")
+
+
+def test_readiness_reads_once_a_second_whoever_asks() -> None:
+    reads = []
+
+    def source() -> Snapshot:
+        reads.append(time.monotonic())
+        return snapshot()
+
+    app = make_app(source, snapshot)
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/readyz"}
+    begun = time.monotonic()
+    while len(reads) < 2:
+        assert b"".join(app(environ, lambda *_: None)) == b"ok\n"
+    assert time.monotonic() - begun >= 1
 
 
 @pytest.mark.parametrize(
