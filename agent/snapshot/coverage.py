@@ -10,16 +10,17 @@ from agent.snapshot.snapshot import Coverage, DeviceRows
 # the skb changes its device. So it is at every master (bond, team, vrf, netvsc over
 # its VF: netvsc_vf_handle_frame()) but a bridge, which receives anew what is for it
 # (br_pass_frame_up()).
-_STACKED = ("vlan", "macvlan", "ipvlan")
+_STACKED = ("vlan", "macvlan", "macvtap", "ipvlan", "ipvtap")
 _RECEIVES_ANEW = "bridge"
 # Their counters tell of something else. Ethernet in IP: the inner packet without
 # its Ethernet header (iptunnel_xmit() in net/ipv4/ip_tunnel_core.c, vxlan_rcv(),
 # geneve_rx()), 52 bytes for our 66 at an acknowledgement. Wireguard: what was
 # padded and encrypted (encrypt_packet() in its send.c, update_rx_stats() in its
-# receive.c). Tunnels of bare IP count as we do.
+# receive.c). Tunnels of bare IP count as we do. What is sent to an ifb it counts as
+# received, and gives it back to whose it was (ifb_xmit() in drivers/net/ifb.c).
 _COUNTS_OTHERWISE = (
     *("vxlan", "geneve", "gretap", "ip6gretap", "erspan", "ip6erspan"),
-    "wireguard",
+    *("wireguard", "ifb"),
 )
 _DIRECTIONS = {Hook.NETIF_RECEIVE_SKB: "rx", Hook.NET_DEV_START_XMIT: "tx"}
 

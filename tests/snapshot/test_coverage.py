@@ -38,7 +38,7 @@ def test_a_bridge_receives_anew() -> None:
     assert told(link(2, "eth0", 1, 1, kind="bridge"), link(3, "a", master=2)) == BOTH
 
 
-@pytest.mark.parametrize("kind", ["vlan", "macvlan", "ipvlan"])
+@pytest.mark.parametrize("kind", ["vlan", "macvlan", "macvtap", "ipvlan", "ipvtap"])
 def test_what_stands_on_another_is_no_master(kind: str) -> None:
     assert told(link(2, "eth0", 1, 1, kind=kind)) == {("eth0", "tx")}
 
@@ -50,6 +50,7 @@ def test_what_stands_on_another_is_no_master(kind: str) -> None:
         ("geneve", set()),
         ("gretap", set()),
         ("wireguard", set()),
+        ("ifb", set()),
         ("ipip", BOTH),
         ("sit", BOTH),
     ],
