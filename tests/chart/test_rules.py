@@ -12,7 +12,7 @@ from tests.chart import helm
 from tests.prometheus import tool
 
 CILIUM = 'node:bigtcp_source_up:min{source="cilium"} == 0'
-ABSENT = "or absent("
+ABSENT = "or absent_over_time("
 
 
 def groups(*values: str) -> list[helm.Object]:
