@@ -197,6 +197,18 @@ def test_no_netperf_is_left_behind(stand: Stand, number: signal.Signals) -> None
     assert code == (-9 if number == signal.SIGKILL else 130)
 
 
+def with_netperf_of(folder: Path, *argv: str) -> "subprocess.CompletedProcess[str]":
+    """Run with the netperf of a folder before all others."""
+    return subprocess.run(
+        argv,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"},
+        timeout=60,
+    )
+
+
 def test_a_run_that_fails_costs_only_itself(tmp_path: Path) -> None:
     """Of five: two are measured and kept, and the command fails."""
     (tmp_path / "netperf").write_text(
@@ -207,17 +219,9 @@ def test_a_run_that_fails_costs_only_itself(tmp_path: Path) -> None:
     (tmp_path / "netperf").chmod(0o755)
     path = tmp_path / "record.json"
     with socket.create_server(("127.0.0.1", 0)) as somebody:
-        done = subprocess.run(
-            [
-                *(COMMAND, "netperf", "--url", nobody(), "--record", str(path)),
-                *("--server", f"127.0.0.1:{somebody.getsockname()[1]}"),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
-            timeout=60,
-        )
+        server = f"127.0.0.1:{somebody.getsockname()[1]}"
+        flags = ("--url", nobody(), "--record", str(path), "--server", server)
+        done = with_netperf_of(tmp_path, COMMAND, "netperf", *flags)
     assert done.returncode == 1
     assert "medians of 2 of 5 runs of 3 s" in done.stdout
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
@@ -238,14 +242,7 @@ def test_a_stdout_that_refuses_costs_no_record(tmp_path: Path, redirected: str) 
         server = f"127.0.0.1:{somebody.getsockname()[1]}"
         flags = f"--url {nobody()} --record {path} --server {server} --repeats 1"
         script = f"set -o pipefail; {COMMAND} netperf {flags} {redirected}"
-        done = subprocess.run(
-            ["bash", "-c", script],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
-            timeout=60,
-        )
+        done = with_netperf_of(tmp_path, "bash", "-c", script)
     assert done.returncode == 1
     assert ("error: no space left on device\n" in done.stderr) == (
         redirected == "> /dev/full"

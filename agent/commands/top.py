@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from agent.snapshot.sample import Period, Sample
     from agent.watching import Live
 
-_COMMAND_LINE = ParameterSource.COMMANDLINE
-
 
 @click.command()
 @url
@@ -77,8 +75,8 @@ def top(  # noqa: PLR0913  a flag each
     that agent and nobody else. Press ? for help.
     """
     # An agent's own pod has BIGTCP_URL, for what asks it.
-    asks = click.get_current_context().get_parameter_source("url") is _COMMAND_LINE
-    if replay and (record or asks):
+    given = click.get_current_context().get_parameter_source("url")
+    if replay and (record or given is ParameterSource.COMMANDLINE):
         other = "--record" if record else "--url"
         raise click.UsageError(f"--replay reads a file: {other} makes no sense with it")
     if once and count:

@@ -67,29 +67,29 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A metric of one family in both measurements; `a` and `b` are not empty."""
+    """A metric of one family in both measurements; `a` and `b` are not empty.
+
+    `percent`: the difference in per cent of A; in points for a share, None where A's
+    median is 0.
+    """
 
     metric: Metric
     a: tuple[float, ...]
     b: tuple[float, ...]
     interval: Interval
+    percent: Interval | None
 
     @classmethod
     def of(cls, metric: Metric, a: tuple[float, ...], b: tuple[float, ...]) -> Self:
         """From the values of each run."""
-        return cls(metric, a, b, interval(a, b))
-
-    @property
-    def percent(self) -> Interval | None:
-        """The difference in per cent of A; in points for a share, None where A's
-        median is 0.
-        """
-        if self.metric.unit is Unit.SHARE:
-            return self.interval.scaled(100)
-        if min(self.a) > 0:
-            return relative(self.a, self.b).scaled(100)
-        base = median(self.a)
-        return self.interval.scaled(100 / base) if base else None
+        difference = interval(a, b)
+        if metric.unit is Unit.SHARE:
+            return cls(metric, a, b, difference, difference.scaled(100))
+        if min(a) > 0:
+            return cls(metric, a, b, difference, relative(a, b).scaled(100))
+        base = median(a)
+        percent = difference.scaled(100 / base) if base else None
+        return cls(metric, a, b, difference, percent)
 
     @property
     def verdict(self) -> Verdict:

@@ -55,7 +55,14 @@ def traffic_of(
     `names`: the ifindex of the host side to the pod. A pod without traffic is
     there too.
     """
-    sent, received = _by_host_side(snapshot)
+    return _named(names, *_by_host_side(snapshot))
+
+
+def _named(
+    names: Mapping[int, PodName],
+    sent: Mapping[int, Families],
+    received: Mapping[int, Families],
+) -> tuple[PodTraffic, ...]:
     pods = sorted((name, ifindex) for ifindex, name in names.items())
     return tuple(
         PodTraffic(
@@ -113,11 +120,12 @@ class Pods:
     def traffic(self, snapshot: Snapshot, names: Mapping[int, PodName]) -> PodsTraffic:
         """Named and summed pods of a snapshot; see traffic_of()."""
         with self._lock:
-            pods = {pod.ifindex: pod for pod in traffic_of(snapshot, names)}
+            sent, received = _by_host_side(snapshot)
+            pods = {pod.ifindex: pod for pod in _named(names, sent, received)}
             shown = [ifindex for ifindex in self._shown if ifindex in pods]
             shown = list(dict.fromkeys([*shown, *pods]))[: self._most]
             self._shown = dict.fromkeys(shown)
-            self._forget(snapshot, pods)
+            self._forget(pods.keys() | sent.keys() | received.keys())
             # Two scrapes at once may come in the wrong order: an older snapshot's
             # counts would look like those of a row that began anew.
             at = snapshot.started + snapshot.uptime
@@ -125,10 +133,8 @@ class Pods:
                 self._add(pod, new=at >= self._latest)
             self._latest = max(at, self._latest)
             # Beyond the cap of the kernel's map: one row for them all.
-            received = dict(self._others.received)
-            for (ifindex, family), lengths in snapshot.pods_received.items():
-                if ifindex == OTHER_PODS:
-                    add_to(received, {family: lengths})
+            others = dict(self._others.received)
+            add_to(others, received.get(OTHER_PODS, {}))
             return PodsTraffic(
                 tuple(
                     replace(
@@ -139,16 +145,14 @@ class Pods:
                     for ifindex, pod in pods.items()
                     if ifindex in self._shown
                 ),
-                replace(self._others, sent=dict(self._others.sent), received=received),
+                replace(self._others, sent=dict(self._others.sent), received=others),
                 len(pods) - len(self._shown),
             )
 
-    def _forget(self, snapshot: Snapshot, pods: Mapping[int, PodTraffic]) -> None:
+    def _forget(self, here: set[int]) -> None:
         """Drop who is gone: has no name and no row. Who has only lost its name, as
         in a list that Cilium makes while it restores, comes back with old counts.
         """
-        sent, received = _by_host_side(snapshot)
-        here = pods.keys() | sent.keys() | received.keys()
         self._seen = {i: pod for i, pod in self._seen.items() if i in here}
         self._own = {i: pod for i, pod in self._own.items() if i in here}
 

@@ -122,6 +122,19 @@ def test_many_that_do_not_read_keep_nobody_away(
         assert time.monotonic() - begun < 5
 
 
+class Held:
+    """Observes until the test lets it end."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.end = threading.Event()
+
+    def __call__(self, seconds: float) -> Snapshot:
+        self.begun.release()
+        assert self.end.wait(seconds)
+        return snapshot()
+
+
 @pytest.mark.parametrize("limit", ["_MOST_OBSERVERS", "_MOST_ANSWERS"])
 def test_not_everybody_is_answered_at_once(
     limit: str, monkeypatch: pytest.MonkeyPatch
@@ -129,18 +142,12 @@ def test_not_everybody_is_answered_at_once(
     """Two observe; where no more are answered at all, probes are."""
     monkeypatch.setattr(web, limit, 2)
     monkeypatch.setattr(web, "_WAIT_SECONDS", 0.1)
-    begun, end = threading.Semaphore(0), threading.Event()
-
-    def observe(seconds: float) -> Snapshot:
-        begun.release()
-        assert end.wait(seconds)
-        return snapshot()
-
+    observe = Held()
     with served(observe) as port, ThreadPoolExecutor() as pool:
         url = f"http://127.0.0.1:{port}"
         told = [pool.submit(fetch, f"{url}/api/snapshot?seconds=20") for _ in range(2)]
         for _ in told:
-            assert begun.acquire(timeout=10)
+            assert observe.begun.acquire(timeout=10)
         busy = "too many ask at once; try again\n"
         try:
             assert fetch(f"{url}/api/snapshot?seconds=20") == (503, busy)
@@ -150,29 +157,23 @@ def test_not_everybody_is_answered_at_once(
             for page in ("metrics", "api/snapshot"):
                 assert fetch(f"{url}/{page}")[0] == others
         finally:
-            end.set()
+            observe.end.set()
         assert [each.result()[0] for each in told] == [200, 200]
         assert fetch(f"{url}/api/snapshot?seconds=20")[0] == 200
 
 
 def test_many_of_one_address_are_not_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "_MOST_OF_ONE", 1)
-    begun, end = threading.Event(), threading.Event()
-
-    def observe(seconds: float) -> Snapshot:
-        begun.set()
-        assert end.wait(seconds)
-        return snapshot()
-
+    observe = Held()
     with served(observe) as port, ThreadPoolExecutor() as pool:
         url = f"http://127.0.0.1:{port}"
         first = pool.submit(fetch, f"{url}/api/snapshot?seconds=20")
         try:
-            assert begun.wait(10)
+            assert observe.begun.acquire(timeout=10)
             assert fetch(f"{url}/metrics")[0] == 503
             assert fetch_from("127.0.0.2", port, "/metrics")[0] == 200
         finally:
-            end.set()
+            observe.end.set()
         assert first.result()[0] == 200
         assert fetch(f"{url}/metrics")[0] == 200
 
