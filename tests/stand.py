@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a hook saw of a namespace, and a stand that sends nothing by itself."""
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from agent.kernel.probes import Probes
-from agent.lab.netns import Namespace, namespaces, veth
+from agent.lab.netns import Namespace, namespaces, veth, wait_until
 from agent.snapshot.model import Family, Hook, Lengths, Reading, Row
+
+T = TypeVar("T")
 
 
 def row_of(
@@ -33,6 +37,27 @@ def seen(
     """What a hook counted on a device of a namespace."""
     row = row_of(probes.read(), namespace, hook, family, name)
     return row.lengths if row else Lengths.empty(probes.edges)
+
+
+def at_rest(look: Callable[[], T]) -> T:
+    """What `look` finds when no skb is between two of its hooks.
+
+    One reading is no moment: what entered GRO may not have come out of it yet. Nothing
+    has moved and nothing is under way where two readings are alike and every softirq
+    that ran at the first has ended by the second.
+    """
+
+    def unmoved() -> list[T]:
+        first = look()
+        _let_softirqs_end()
+        return [first] if look() == first else []
+
+    return wait_until(unmoved, "two readings alike")[0]
+
+
+def _let_softirqs_end() -> None:
+    """packet_release(), net/packet/af_packet.c, calls synchronize_net()."""
+    socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close()
 
 
 def write_sysctl(namespace: Namespace, name: str, value: str) -> None:

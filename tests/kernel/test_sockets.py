@@ -18,7 +18,7 @@ from agent.lab.netns import Namespace, Stand, pair, wait_until
 from agent.snapshot.model import Counters, Family, Hook, Lengths
 from tests.kernel.frames import N, gso_frame, send_frames
 from tests.kernel.nodes import FAMILIES
-from tests.stand import row_of, seen
+from tests.stand import at_rest, row_of, seen
 
 UDP_SEGMENT = 103
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
@@ -174,15 +174,15 @@ def test_gro_merges_what_was_sent_in_pieces(
         )
 
         def look() -> list[Lengths]:
-            reading = probes.read()  # one moment for all: IPv6 talks at any time
+            reading = probes.read()
             rows = [row_of(reading, *hook, family) for hook in hooks]
             empty = Lengths.empty(reading.edges)
             return [row.lengths if row else empty for row in rows]
 
-        before = look()
+        before = at_rest(look)  # IPv6 talks at any time
         with transfer(stand, family, 32 << 20):
             sent, wire, got = (
-                now.since(then) for now, then in zip(look(), before, strict=True)
+                now.since(then) for now, then in zip(at_rest(look), before, strict=True)
             )
         possible = can_be_big(stand.server, family)
     assert sent.longest == mtu
