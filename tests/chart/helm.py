@@ -17,6 +17,19 @@ _KUBERNETES = ("--kube-version", "1.34.4")  # of the cluster; a bare build knows
 Object = dict[str, Any]
 
 
+def _keys_once(text: str) -> None:
+    """Of a key that stands twice Helm takes the last; Kustomize refuses it."""
+    nodes = list(yaml.compose_all(text, yaml.SafeLoader))
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            assert len(keys) == len(set(keys)), f"a key twice: {keys}"
+            nodes += [value for _, value in node.value]
+
+
 def run(version: str, *argv: str) -> subprocess.CompletedProcess[str]:
     """Of "helm3" or "helm4", whatever becomes of it."""
     return subprocess.run(
@@ -29,6 +42,7 @@ def template(*flags: str, version: str = "helm3", chart: Path = CHART) -> list[O
     argv = ("template", "try", str(chart), "--namespace=agents", *_KUBERNETES, *flags)
     done = run(version, *argv)
     assert done.returncode == 0, done.stderr
+    _keys_once(done.stdout)
     return [found for found in yaml.safe_load_all(done.stdout) if found]
 
 

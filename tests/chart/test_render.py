@@ -298,6 +298,70 @@ def test_pods_of_netperf_take_what_is_given() -> None:
         assert pod["spec"]["priorityClassName"] == "low"
 
 
+@pytest.mark.parametrize("version", helm.VERSIONS)
+def test_what_is_given_for_one_object_wins(version: str) -> None:
+    """Over what is given for all, and over what the chart would say itself."""
+    scrape, container = (
+        "prometheus.io/scrape",
+        "kubectl.kubernetes.io/default-container",
+    )
+    values = {
+        "commonLabels": {"team": "all", "release": "all"},
+        "podLabels": {"team": "agent"},
+        "podAnnotations": {container: "mine"},
+        "service": {"annotations": {scrape: "false"}},
+        "netperf": {"enabled": True, "podLabels": {"team": "netperf"}},
+        "dashboards": {"enabled": True, "label": "team", "labelValue": "grafana"},
+    }
+    operated = {
+        **values,
+        "serviceMonitor": {"enabled": True, "labels": {"release": "monitor"}},
+        "prometheusRule": {"enabled": True, "labels": {"release": "rule"}},
+    }
+
+    def rendered(values: dict[str, object]) -> list[helm.Object]:
+        flags = [f"--set-json={key}={json.dumps(its)}" for key, its in values.items()]
+        return helm.template(*flags, version=version)
+
+    def labels(owner: helm.Object) -> dict[str, str]:
+        found: dict[str, str] = owner["metadata"]["labels"]
+        return found
+
+    objects = rendered(values)
+    agent = helm.one(objects, "DaemonSet")
+    pod = agent["spec"]["template"]
+    assert labels(agent)["team"] == "all"
+    assert labels(pod)["team"] == "agent"
+    assert labels(pod)["release"] == "all"
+    assert pod["metadata"]["annotations"] == {container: "mine"}
+    job = helm.one(objects, "Job")["spec"]["template"]
+    assert labels(job)["team"] == "netperf"
+    service = helm.one(objects, "Service", "try-bigtcp-agent")
+    annotations = service["metadata"]["annotations"]
+    assert annotations[scrape] == "false"
+    assert annotations["prometheus.io/port"] == "19715"
+    config_maps = [each for each in objects if each["kind"] == "ConfigMap"]
+    assert {labels(each)["team"] for each in config_maps} == {"grafana"}
+
+    objects = rendered(operated)
+    for monitor in (each for each in objects if each["kind"].endswith("Monitor")):
+        assert labels(monitor)["release"] == "monitor"
+    assert labels(helm.one(objects, "PrometheusRule"))["release"] == "rule"
+
+
+@pytest.mark.parametrize("version", helm.VERSIONS)
+def test_null_is_nothing(version: str) -> None:
+    """It takes a value's default away."""
+    names = (
+        *("commonLabels", "podLabels", "podAnnotations", "service.annotations"),
+        *("serviceMonitor.labels", "prometheusRule.labels", "netperf.podLabels"),
+    )
+    flags = ("serviceMonitor.enabled", "prometheusRule.enabled", "netperf.enabled")
+    values = [*(f"{each}=true" for each in flags), *(f"{each}=null" for each in names)]
+    taken = helm.template(f"--set={','.join(values)}", version=version)
+    assert taken == helm.template(f"--set={','.join(values[:3])}", version=version)
+
+
 def test_a_tenth_of_the_agents_at_a_time() -> None:
     """Kubernetes rounds up: with two nodes that is one after the other."""
     strategy = helm.one(helm.template(), "DaemonSet")["spec"]["updateStrategy"]

@@ -29,14 +29,19 @@ Two releases of one name in two namespaces must not have it in common.
 {{- end -}}
 
 {{- define "bigtcp-agent.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-app.kubernetes.io/name: {{ include "bigtcp-agent.name" . | quote }}
-app.kubernetes.io/instance: {{ .Release.Name | quote }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- include "bigtcp-agent.labelsAnd" (list . dict) -}}
+{{- end -}}
+
+{{/* Of an object that has labels of its own, which win over those of all: list ROOT OWN. */}}
+{{- define "bigtcp-agent.labelsAnd" -}}
+{{- $root := index . 0 -}}
+{{- $ours := dict
+  "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_")
+  "app.kubernetes.io/name" (include "bigtcp-agent.name" $root)
+  "app.kubernetes.io/instance" $root.Release.Name
+  "app.kubernetes.io/version" $root.Chart.AppVersion
+  "app.kubernetes.io/managed-by" $root.Release.Service -}}
+{{- toYaml (merge dict (default dict (index . 1)) (default dict $root.Values.commonLabels) $ours) -}}
 {{- end -}}
 
 {{/* Of pods, by component: list ROOT COMPONENT. */}}
@@ -47,10 +52,10 @@ app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
-{{/* Without the chart's version, which alone is no reason to restart a pod. */}}
+{{/* Without the chart's version, which alone is no reason to restart a pod: list ROOT COMPONENT OWN. */}}
 {{- define "bigtcp-agent.podLabels" -}}
 {{- include "bigtcp-agent.selector" . }}
-{{- with (index . 0).Values.commonLabels }}
+{{- with merge dict (default dict (index . 2)) (default dict (index . 0).Values.commonLabels) }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}

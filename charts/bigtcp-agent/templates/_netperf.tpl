@@ -30,10 +30,7 @@ volumes:
 {{- define "bigtcp-agent.netperfMetadata" -}}
 {{- $netperf := (index . 0).Values.netperf -}}
 labels:
-  {{- include "bigtcp-agent.podLabels" . | nindent 2 }}
-  {{- with $netperf.podLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- include "bigtcp-agent.podLabels" (append . $netperf.podLabels) | nindent 2 }}
 {{- with $netperf.podAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
