@@ -45,7 +45,7 @@ bench: $(VENV)/dev ## what a hook, a start, a scrape and a screen cost
 	$(SUDO) $(BIN)/python -m tests.bench.top
 
 test-kernels: ## load, count and read on Debian's 6.1 and 6.12 kernels (QEMU)
-	tests/vm/run --timeout 1200 6.1 6.12 -- sh -ec 'pytest="python -m pytest -q -p no:cacheprovider"; \
+	tests/vm/run --timeout 2400 6.1 6.12 -- sh -ec 'pytest="python -m pytest -q -p no:cacheprovider"; \
 	  $$pytest tests/kernel/test_counts.py tests/kernel/test_sockets.py tests/kernel/test_fast_lane.py; \
 	  $$pytest tests/kernel/test_pods.py -k "exactly_its_packets or arrives_as_it_was"; \
 	  python -m agent demo --rounds 1; \

@@ -37,20 +37,22 @@ def with_us(*argv: str) -> list[str]:
     return ["setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", orphaned, "sh", *argv]
 
 
-def wait_until(condition: Callable[[], T], what: str, seconds: float = 10.0) -> T:
+def wait_until(condition: Callable[[], T], what: str, seconds: float = 30.0) -> T:
     """Poll until `condition` is true and return its value.
 
-    AgentError, naming `what` was waited for, after `seconds`.
+    AgentError, naming `what` was waited for, where it is false even after `seconds`.
     """
     deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > deadline:
+    while True:
+        late = time.monotonic() > deadline
+        if value := condition():
+            return value
+        if late:
             raise AgentError(
                 f"waited {seconds:.0f} s for {what}",
                 "see what the machine is busy with",
             )
         time.sleep(0.005)
-    return value
 
 
 def _setns(path: str) -> None:

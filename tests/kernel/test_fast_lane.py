@@ -138,7 +138,9 @@ def test_a_full_map_leaves_no_device_behind(bridges: Namespace) -> None:
     with Probes.load([Hook.NET_DEV_START_XMIT], MAX_ROWS=16) as small:
         send(small, bridges, 20)
         reading = small.read()
-        assert len(reading.rows) <= 16
         assert {key.device for key in reading.rows} == set(reading.devices)
-        # Of 40 rows that are wanted here; others may want some of the 16, too.
-        assert reading.unrecorded["map_full"] >= 2 * 20 - 16
+        # Others may want some of the 16, too; and a row that the allocator has no
+        # memory for stands on the fast lane alone, or is told.
+        told = reading.unrecorded
+        assert told["map_full"] > 0
+        assert len(reading.rows) + told["map_full"] + told["no_memory"] >= 2 * 20

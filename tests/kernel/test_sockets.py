@@ -18,7 +18,7 @@ from agent.lab.netns import Namespace, Stand, pair, wait_until
 from agent.snapshot.model import Counters, Family, Hook, Lengths
 from tests.kernel.frames import N, gso_frame, send_frames
 from tests.kernel.nodes import FAMILIES
-from tests.stand import at_rest, row_of, seen
+from tests.stand import at_rest, row_of, seen, write_sysctl
 
 UDP_SEGMENT = 103
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
@@ -41,9 +41,14 @@ def test_udp_gso_is_one_skb_of_many_segments(probes: Probes, family: Family) -> 
                 here.sendto(bytes(10_000), (stand.addresses[family], 5000))
                 for _ in range(10):
                     assert len(there.recv(1500)) == 1000
-        sent = seen(probes, stand.client, Hook.NET_DEV_START_XMIT, family)
-        got = seen(probes, stand.server, Hook.NETIF_RECEIVE_SKB, family)
-    for lengths in (sent, got):
+        # IPv6 talks at any time, and the two are one moment's, segments and all.
+        both = at_rest(
+            lambda: (
+                seen(probes, stand.client, Hook.NET_DEV_START_XMIT, family),
+                seen(probes, stand.server, Hook.NETIF_RECEIVE_SKB, family),
+            )
+        )
+    for lengths in both:
         edges, slots = lengths.histogram.edges, lengths.histogram.slots
         own = sum(slots[:2])  # what IPv6 says by itself, in skbs up to 512 bytes
         assert slots[bisect_left(edges, length)] == sum(slots[2:]) == N
@@ -227,6 +232,8 @@ def test_every_header_of_a_message_counts(probes: Probes, family: Family) -> Non
 
     with contextlib.ExitStack() as stack:
         stand = stack.enter_context(pair())
+        # Or cwnd halves between two messages where a reading takes longer than an RTO.
+        write_sysctl(stand.client, "ipv4/tcp_slow_start_after_idle", "0")
         tap = stack.enter_context(stand.server.call(listen))
         stand.set_sizes(BIG)
         message = 80_000 if can_be_big(stand.client, family) else 60_000
