@@ -155,8 +155,6 @@ def test_single_pods_need_honor_labels() -> None:
         objects = helm.template(*flags, f"--set=agent.maxPods={most}")
         (endpoint,) = helm.one(objects, "ServiceMonitor")["spec"]["endpoints"]
         assert endpoint["honorLabels"] is honours
-        relabeling = endpoint["relabelings"][0]
-        assert relabeling["targetLabel"] == "node"
 
 
 def test_the_monitor_selects_the_services_that_there_are() -> None:

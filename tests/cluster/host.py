@@ -134,7 +134,7 @@ class Host:
         wait_until(
             lambda: certificate.exists() and certificate.read_text(),
             "the API server's certificate",
-            30,
+            60,
         )
         authority = b64encode(certificate.read_bytes()).decode()
         config = self._state / "kubeconfig"
@@ -150,7 +150,7 @@ current-context: bigtcp
 """
         )
         ready = ("kubectl", f"--kubeconfig={config}", "get", "--raw", "/readyz")
-        wait_until(lambda: _works(*ready), "the API server to be ready", 30)
+        wait_until(lambda: _works(*ready), "the API server to be ready", 90)
         self.start(
             "kube-controller-manager",
             *("kube-controller-manager", f"--kubeconfig={config}"),
@@ -204,7 +204,7 @@ current-context: bigtcp
     def kubelet(self, node: nodes.Node, number: int) -> None:
         """Give a node its images and its kubelet."""
         wait_until(
-            lambda: _works(*node.command("ctr", "version")), "containerd to answer", 30
+            lambda: _works(*node.command("ctr", "version")), "containerd to answer", 60
         )
         for archive in sorted((self._state / "images").iterdir()):
             node.run("ctr", "--namespace=k8s.io", "images", "import", str(archive))

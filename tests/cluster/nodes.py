@@ -53,7 +53,7 @@ class Node(Namespace):
         """An answer of its Cilium agent: healthz, config, endpoint."""
         connection = http.client.HTTPConnection("localhost")
         connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(5)
+        connection.sock.settimeout(60)
         with contextlib.closing(connection):
             connection.sock.connect(str(self.root / "run/cilium/cilium.sock"))
             connection.request("GET", f"/v1/{path}")

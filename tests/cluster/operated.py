@@ -27,14 +27,18 @@ def groups(release: Release) -> list[Object]:
     return found
 
 
-def scrape_configs(release: Release, folder: Path) -> list[Object]:
-    """Of the release's monitor; secrets are written to the folder."""
+def scrape_configs(
+    release: Release, folder: Path, role: str = "endpoints"
+) -> list[Object]:
+    """Of the release's monitor; secrets are written to the folder. `role`: of the
+    discovery, or "endpointslice", as the operator is told by Prometheus' own object.
+    """
     monitor = _object(release, "servicemonitor", NAME)
     spec = monitor["spec"]
     assert set(spec) <= _SPEC
     secrets = _Secrets(release, folder)
     return [
-        _scrape_config(spec, number, endpoint, secrets)
+        _scrape_config(spec, number, endpoint, secrets, role)
         for number, endpoint in enumerate(spec["endpoints"])
     ]
 
@@ -62,14 +66,14 @@ def _object(release: Release, kind: str, name: str) -> Object:
 
 
 def _scrape_config(
-    spec: Object, number: int, endpoint: Object, secrets: _Secrets
+    spec: Object, number: int, endpoint: Object, secrets: _Secrets, role: str
 ) -> Object:
     assert set(endpoint) <= _ENDPOINT
     config = {
         "job_name": f"serviceMonitor/{NAME}/{number}",
         "kubernetes_sd_configs": [
             {
-                "role": "endpoints",
+                "role": role,
                 "kubeconfig_file": str(secrets.release.cluster.kubeconfig),
                 "namespaces": {"names": spec["namespaceSelector"]["matchNames"]},
             }
@@ -78,7 +82,7 @@ def _scrape_config(
         "honor_labels": endpoint["honorLabels"],
         "sample_limit": spec.get("sampleLimit", 0),
         "relabel_configs": [
-            *_labels_of_the_target(spec, endpoint["port"]),
+            *_labels_of_the_target(spec, endpoint["port"], role),
             *(
                 {_snake(key): value for key, value in each.items()}
                 for each in endpoint["relabelings"]
@@ -104,7 +108,7 @@ def _scrape_config(
     return config
 
 
-def _labels_of_the_target(spec: Object, port: str) -> list[Object]:
+def _labels_of_the_target(spec: Object, port: str, role: str) -> list[Object]:
     def keep(source: str, value: str) -> Object:
         return {
             "action": "keep",
@@ -124,7 +128,7 @@ def _labels_of_the_target(spec: Object, port: str) -> list[Object]:
             keep(f"service_label_{_meta(name)}", value)
             for name, value in spec["selector"]["matchLabels"].items()
         ),
-        keep("endpoint_port_name", port),
+        keep(f"{role.removesuffix('s')}_port_name", port),
         label("namespace", "namespace"),
         label("service", "service_name"),
         label("pod", "pod_name"),

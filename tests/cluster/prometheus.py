@@ -38,7 +38,7 @@ def by_annotations(cluster: Cluster) -> list[Object]:
                     "regex": "true",
                     "action": "keep",
                 },
-                relabel("__meta_kubernetes_pod_node_name", "node"),
+                relabel("__meta_kubernetes_endpoint_node_name", "node"),
                 relabel(
                     "__meta_kubernetes_service_label_app_kubernetes_io_name", "job"
                 ),

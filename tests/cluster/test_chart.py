@@ -5,6 +5,8 @@ changed, taken back, removed, and nothing stays.
 
 import json
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -41,15 +43,23 @@ def test_ready_on_both_nodes_with_two_capabilities(release: Release) -> None:
             assert "ro" in mounts[path].split(",")
 
 
+def all_up(release: Release, node: str) -> tuple[int, dict[str, Any]] | None:
+    """What `check` says when every source has answered the agent."""
+    code, answer = release.check(node)
+    up = {name for name, source in answer["sources"].items() if source["up"]}
+    wanted = {"configmap", "cilium", "cilium_runtime", "links", "probes"}
+    return (code, answer) if up >= wanted else None
+
+
 def test_check_in_the_pod(release: Release) -> None:
     for node in release.cluster.nodes:
-        code, answer = release.check(node.name)
+        found = wait_until(partial(all_up, release, node.name), "the sources")
+        assert found
+        code, answer = found
         assert code == 0
         states = {name: each["state"] for name, each in answer["families"].items()}
         assert states == {"ipv4": "disabled", "ipv6": "disabled"}
         assert answer["cilium"]["version"] == "1.20.2"
-        up = {name for name, source in answer["sources"].items() if source["up"]}
-        assert up >= {"configmap", "cilium", "cilium_runtime", "links", "probes"}
         local = "the agent at http://127.0.0.1:19715"
         assert release.who_checks(node.name) == local
 
@@ -159,7 +169,7 @@ def test_upgrade_and_rollback(release: Release) -> None:
         answers = [release.check(node.name)[1] for node in release.cluster.nodes]
         return all(each["sources"].get("pods", {}).get("up") for each in answers)
 
-    wait_until(pods_are_up, "the agents to see pods", 15)
+    wait_until(pods_are_up, "the agents to see pods", 60)
     release.run("rollback", "--wait", "--timeout=90s")
     release.cluster.rolled_out(f"--namespace={NAMESPACE}", f"daemonset/{NAME}")
     assert told("BIGTCP_MAX_PODS") == {"0"}

@@ -35,10 +35,13 @@ from tests.cluster.release import NAME
 from tests.cluster.test_walk import EXPECTED
 from tests.process import fetch
 
+# As `expect` may wait.
+pytestmark = pytest.mark.timeout(400)
+
 VALUES = (
     *("--set=agent.maxPods=16", "--set=netperf.enabled=true"),
     # Of longer messages: what comes after is faster, whatever else this machine does.
-    "--set=netperf.message=400000:400000,netperf.hold=20",
+    "--set=netperf.message=400000:400000,netperf.hold=300",
     "--set=netperf.seconds=1,netperf.repeats=1",
 )
 QUERIES = list(queries())
@@ -152,7 +155,9 @@ def test_stage(world: World, stage: str) -> None:
 def test_netperf_beside_the_histograms(world: World) -> None:
     """By one value of the chart's, with Cilium's state, in PromQL."""
     _, release, server, _ = world
-    upgrade(release, "netperf.enabled=true,netperf.message=80000:80000,netperf.hold=9")
+    upgrade(
+        release, "netperf.enabled=true,netperf.message=80000:80000,netperf.hold=300"
+    )
     results = netperf_results(world)
     (client,) = release.pods("netperf-client")
     (at,) = release.pods("netperf-server")

@@ -53,7 +53,7 @@ def shown(node: Node) -> str:
     def ask() -> str:
         anyone = ssl._create_unverified_context()  # noqa: S323  it is what we look at
         with (
-            socket.create_connection(("127.0.0.1", 19715), timeout=5) as plain,
+            socket.create_connection(("127.0.0.1", 19715), timeout=60) as plain,
             anyone.wrap_socket(plain) as encrypted,
         ):
             der = encrypted.getpeercert(binary_form=True)
@@ -153,7 +153,7 @@ def test_certificates_of_clients(release: Release, folder: Path) -> None:
             assert node.call(partial(fetch, f"{URL}/{probe}"))[0] == 200
         assert node.call(lambda: fetch(f"{URL}/metrics", LOGIN))[0] == 403
     assert "Succeeded" in release.run("test", "--timeout=60s")
-    scrape = operated.scrape_configs(release, folder)
+    scrape = operated.scrape_configs(release, folder, "endpointslice")
     with prometheus(cluster, folder, scrape) as server:
         up = f'up{{job="{NAME}",namespace="{NAMESPACE}",endpoint="metrics"}} == 1'
 
@@ -161,12 +161,12 @@ def test_certificates_of_clients(release: Release, folder: Path) -> None:
             return {each["metric"]["node"] for each in server.samples(up)}
 
         both = {node.name for node in cluster.nodes}
-        wait_until(lambda: nodes() == both, "both agents to be scraped", 20)
+        wait_until(lambda: nodes() == both, "both agents to be scraped", 60)
         pods = 'bigtcp_pod_skb_length_bytes_count{namespace="default",pod=~"netperf.*"}'
 
         def told() -> set[str]:
             cluster.netperf("ipv4")
             return {each["metric"]["node"] for each in server.samples(pods)}
 
-        wait_until(lambda: told() == both, "the pods by their own names", 20)
+        wait_until(lambda: told() == both, "the pods by their own names", 60)
     release.kubectl("delete", "secret", "tls", "client", "login")

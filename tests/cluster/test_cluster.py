@@ -4,6 +4,7 @@
 import contextlib
 import json
 import subprocess
+from functools import partial
 from typing import Any
 
 import pytest
@@ -123,13 +124,21 @@ def test_legacy_host_routing_on_purpose_is_refused(cluster: Cluster) -> None:
             enable_ipv4_big_tcp="true", enable_host_legacy_routing="true"
         )
         cluster.kubectl("delete", "pods", *in_cilium)
-        wait_until(refused, "Cilium to refuse", 30)
-        for node in cluster.nodes:
+        wait_until(refused, "Cilium to refuse", 60)
+
+        def asked(node: Node) -> tuple[int, dict[str, Any]] | None:
+            """With the ConfigMap, which comes while the probes count."""
             code, answer = checked(node)
+            return (code, answer) if answer["sources"]["configmap"]["up"] else None
+
+        for node in cluster.nodes:
+            found = wait_until(partial(asked, node), "the ConfigMap")
+            assert found
+            code, answer = found
             assert answer["families"]["ipv4"]["state"] == "refused"
             assert answer["families"]["ipv6"]["state"] == "disabled"
-            found = [x for x in answer["findings"] if x["severity"] != "info"]
-            assert any("ipv4" in each["families"] for each in found)
+            told = [x for x in answer["findings"] if x["severity"] != "info"]
+            assert any("ipv4" in each["families"] for each in told)
             assert code == Exit.FINDINGS
     finally:
         cluster.configure_cilium(
@@ -149,7 +158,8 @@ def test_the_five_stages(cluster: Cluster) -> None:
         return set().union(*uplinks), set().union(*pods), set().union(*ports)
 
     def speed(family: str) -> float:
-        return cluster.netperf(family).transactions_per_second
+        """What else the machine does only slows: the best of three."""
+        return max(cluster.netperf(family).transactions_per_second for _ in range(3))
 
     stages.off(cluster)
     assert seen() == ({LEGACY}, {LEGACY}, {LEGACY})
