@@ -26,7 +26,7 @@ VALUES = st.lists(st.floats(0, 1e6), min_size=1, max_size=40).map(tuple)
 P99 = LATENCIES["p99"]
 
 
-@settings(deadline=None, max_examples=40)  # the first of a length draws
+@settings(max_examples=40)  # the first of a length draws
 @given(VALUES)
 def test_the_same_twice_is_no_difference(a: tuple[float, ...]) -> None:
     row = Row.of(TRANSACTIONS, a, a)

@@ -14,7 +14,7 @@ VALUES = st.lists(st.floats(0, 1e6), min_size=1, max_size=40).map(tuple)
 POSITIVE = st.lists(st.integers(1, 10**6), min_size=1, max_size=40).map(tuple)
 
 
-@settings(deadline=None, max_examples=40)  # the first of a length draws
+@settings(max_examples=40)  # the first of a length draws
 @given(VALUES, VALUES)
 def test_an_interval_lies_between_what_was_measured(
     a: tuple[float, ...], b: tuple[float, ...]
@@ -24,7 +24,7 @@ def test_an_interval_lies_between_what_was_measured(
     assert min(b) - max(a) <= found.low <= found.high <= max(b) - min(a)
 
 
-@settings(deadline=None, max_examples=40)  # the first of a length draws
+@settings(max_examples=40)  # the first of a length draws
 @given(VALUES, VALUES, st.integers(1, 1000))
 def test_it_moves_and_grows_with_what_was_measured(
     a: tuple[float, ...], b: tuple[float, ...], factor: int
@@ -40,7 +40,7 @@ def test_it_moves_and_grows_with_what_was_measured(
         assert by_growing == pytest.approx(now * factor, rel=1e-9, abs=1e-6)
 
 
-@settings(deadline=None, max_examples=40)  # the first of a length draws
+@settings(max_examples=40)  # the first of a length draws
 @given(POSITIVE, POSITIVE)
 def test_what_is_less_is_less_by_no_more_than_all(
     a: tuple[int, ...], b: tuple[int, ...]
@@ -51,7 +51,7 @@ def test_what_is_less_is_less_by_no_more_than_all(
     assert (found.low > 0, found.high < 0) == (difference.low > 0, difference.high < 0)
 
 
-@settings(deadline=None, max_examples=40)  # the first of a length draws
+@settings(max_examples=40)  # the first of a length draws
 @given(VALUES, st.randoms(use_true_random=False))
 def test_order_does_not_matter(a: tuple[float, ...], rng: random.Random) -> None:
     shuffled = list(a)
