@@ -8,7 +8,6 @@ import copy
 import json
 import subprocess
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ from typing import Any
 import pytest
 
 from agent.lab.demo import BIG, LEGACY
-from agent.lab.netns import Namespace, Stand, namespaces, pair, veth
-from agent.lab.netperf import serve, tcp_rr
+from agent.lab.netns import Namespace, Stand, namespaces, pair, veth, wait_until
+from agent.lab.netperf import serve, tcp_rr_command
 from tests.process import COMMAND, agent
 from tests.sources.agent import agent as cilium
 from tests.sources.agent import answering, recorded
+from tests.stand import at_rest
 
 FAMILIES = ("ipv4", "ipv6")
 
@@ -63,27 +63,48 @@ def seen_from(
         yield Watcher(node, url)
 
 
+def sent(node: Namespace) -> dict[str, int]:
+    """The bytes that a namespace has sent, by family."""
+    counters = {"ipv4": "IpExtOutOctets", "ipv6": "Ip6OutOctets"}
+    told = json.loads(node.run("nstat", "-asjz", *counters.values()))["kernel"]
+    return {family: told[counters[family]] for family in FAMILIES}
+
+
+@contextlib.contextmanager
+def traffic(stand: Stand, families: Sequence[str]) -> Iterator[None]:
+    """netperf for each of these families, side by side; each has begun to send."""
+    before = sent(stand.client)
+    netperfs = [
+        stand.client.start(
+            *("taskset", "-c", "0", *tcp_rr_command(stand.addresses[family], 600))
+        )
+        for family in families
+    ]
+
+    def under_way() -> bool:
+        now = sent(stand.client)
+        return all(now[family] - before[family] > 1_000_000 for family in families)
+
+    wait_until(under_way, "traffic of each family", 60)
+    yield
+    for netperf in netperfs:
+        netperf.kill()
+        netperf.wait()
+    at_rest(lambda: sent(stand.client))  # what was under way has arrived
+
+
 @dataclass
 class Watcher:
     node: Namespace
     url: str
 
     def told(self, stand: Stand | None = None, *families: str) -> Told:
-        """What `check` tells of 4 s, in which netperf runs for these families in
-        turns: from before they begin, however long that takes here.
-        """
+        """What `check` tells of 4 s, in which netperf runs for these families."""
         argv = self.node.command(
             *(COMMAND, "check", "--url", self.url, "--seconds", "4", "-o", "json")
         )
-        with ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(
-                subprocess.run, argv, capture_output=True, text=True, check=False
-            )
-            while families and not asked.done():
-                for family in families:
-                    assert stand
-                    tcp_rr(stand.client, stand.addresses[family], 0, 1)
-            done = asked.result()
+        with traffic(stand, families) if stand else contextlib.nullcontext():
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
         assert not done.stderr
         answer = json.loads(done.stdout)
         findings = answer["findings"]
