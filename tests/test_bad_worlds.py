@@ -18,6 +18,7 @@ from agent.lab.netns import wait_until
 from agent.snapshot.model import Family
 from tests.kernel.frames import N, frame, ip_packet, send_frames
 from tests.process import COMMAND, agent, bpf_programs, child_of, fetch
+from tests.programs import held
 from tests.stand import quiet_pair
 
 PACKAGE = Path(__file__).parent.parent / "agent"
@@ -146,28 +147,29 @@ def test_a_program_that_does_not_compile_shows_what_clang_said(tmp_path: Path) -
 
 
 def loaded(process: subprocess.Popen[str]) -> bool:
-    """True once the loader is gone and the agent counts; False once both are."""
+    """True once the agent holds all its programs; False once it has ended."""
 
-    def ended_or_childless() -> bool:
-        return process.poll() is not None or child_of(process) is None
+    def ended_or_loaded() -> bool:
+        return process.poll() is not None or len(held(process.pid)) == 3
 
-    wait_until(ended_or_childless, "the loader to be gone")
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(1)
+    wait_until(ended_or_loaded, "the agent to have loaded or to end")
     return process.poll() is None
 
 
 def test_a_loader_that_is_killed_is_a_clean_error() -> None:
     """At any moment of its life: the signal is named, nothing stays."""
-    before = bpf_programs()
+    programs: set[int] = set()
     killed = 0
     for delay in (0, 0.02, 0.05, 0.1, 0.15, 0.2):
         process = started()
         loader = wait_until(partial(child_of, process), "the loader to start")
         assert loader
         time.sleep(delay)  # the moment is what is varied here
-        os.kill(loader, signal.SIGKILL)
+        programs |= held(loader)
+        with contextlib.suppress(ProcessLookupError):  # it has done its work
+            os.kill(loader, signal.SIGKILL)
         if loaded(process):  # a fast machine: there was nothing left to disturb
+            programs |= held(process.pid)
             process.terminate()
             process.communicate()
             assert process.returncode == 0
@@ -177,16 +179,22 @@ def test_a_loader_that_is_killed_is_a_clean_error() -> None:
         assert "was killed by signal 9" in error
         assert "memory" in hint
     assert killed >= 3
-    wait_until(lambda: not bpf_programs() - before, "the programs to be gone")
+    wait_until(lambda: not programs & bpf_programs(), "the programs to be gone")
 
 
 @pytest.mark.parametrize("delay_ms", [0, 50, 100, 200])
 def test_an_agent_that_is_killed_while_it_loads_leaves_nothing(delay_ms: int) -> None:
-    before = bpf_programs()
     process = started()
     loader = wait_until(lambda: child_of(process), "the loader to start")
+    assert loader
     time.sleep(delay_ms / 1000)  # the moment is what is varied here
+    programs = held(loader) | held(process.pid)
     process.kill()
     process.communicate()
-    wait_until(lambda: not bpf_programs() - before, "the programs to be gone")
-    wait_until(lambda: not os.path.exists(f"/proc/{loader}"), "the loader to be gone")
+
+    def loader_is_gone() -> bool:
+        programs.update(held(loader))  # it may load some before it hears of it
+        return not os.path.exists(f"/proc/{loader}")
+
+    wait_until(loader_is_gone, "the loader to be gone")
+    wait_until(lambda: not programs & bpf_programs(), "the programs to be gone")

@@ -160,7 +160,7 @@ def test_the_results_wait_for_a_scrape(stand: Stand) -> None:
             text = scraped()
             taken = run("--server", NODE, *listen, within=stand.client)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(5) == 0
+            assert process.wait(60) == 0
     assert taken[0] == 1
     assert f"cannot listen on 127.0.0.1:{port}: address already in use" in taken[2]
     assert 'bigtcp_netperf_latency_seconds{ip_family="ipv6",statistic="p99"}' in text

@@ -27,6 +27,7 @@ from tests.process import (
     free_port,
     start_stages,
 )
+from tests.programs import held
 from tests.stand import quiet_pair
 
 CLOCK_TICK = 0.01  # in which the kernel tells when a process began
@@ -49,8 +50,8 @@ def test_pages() -> None:
 def test_what_the_start_was_made_of() -> None:
     begun = time.monotonic()
     with agent("--log-format=json") as (process, _):
-        took = time.monotonic() - begun
         seconds = start_stages(process)
+        took = time.monotonic() - begun
     assert list(seconds) == [
         *("imports", "python", "btf", "bcc", "compile", "attach", "serving")
     ]
@@ -88,36 +89,46 @@ def test_the_start_is_told_without_free_file_descriptors() -> None:
 
 
 def test_sigterm_ends_within_a_second() -> None:
-    with agent() as (process, _):
-        begun = time.monotonic()
-        process.terminate()
-        assert process.wait(5) == 0
-        assert time.monotonic() - begun < 1
+    """The soonest of three: a machine may have other work."""
+    took = []
+    for _ in range(3):
+        with agent() as (process, _):
+            begun = time.monotonic()
+            process.terminate()
+            assert process.wait(60) == 0
+            took.append(time.monotonic() - begun)
+    assert min(took) < 1
 
 
 def test_ctrl_c_is_told_apart() -> None:
     with agent() as (process, _):
         process.send_signal(signal.SIGINT)
-        assert process.wait(5) == 130
+        assert process.wait(60) == 130
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)]
-)
-def test_a_signal_during_the_start_ends_it(number: signal.Signals, code: int) -> None:
-    """Also where the loader hangs: it is stopped here."""
-    before = bpf_programs()
+def seconds_to_end(number: signal.Signals, code: int) -> float:
+    """Of an agent that starts and whose loader hangs: it is stopped here, before it
+    has loaded anything.
+    """
     process = subprocess.Popen(RUN, stderr=subprocess.PIPE, text=True)
     loader = wait_until(lambda: child_of(process), "the loader to start")
     assert loader
     os.kill(loader, signal.SIGSTOP)
     begun = time.monotonic()
     process.send_signal(number)
-    _, said = process.communicate(timeout=5)
-    assert time.monotonic() - begun < 1
+    _, said = process.communicate(timeout=60)
+    took = time.monotonic() - begun
     assert (process.returncode, said) == (code, "")
     wait_until(lambda: not os.path.exists(f"/proc/{loader}"), "the loader to be gone")
-    wait_until(lambda: not bpf_programs() - before, "the programs to be gone")
+    return took
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)]
+)
+def test_a_signal_during_the_start_ends_it(number: signal.Signals, code: int) -> None:
+    """Within a second, the soonest of three."""
+    assert min(seconds_to_end(number, code) for _ in range(3)) < 1
 
 
 @pytest.mark.parametrize("delay", [0.1, 0.13, 0.16, 0.2, 0.25])
@@ -125,7 +136,7 @@ def test_a_signal_at_any_moment_of_the_start(delay: float) -> None:
     process = subprocess.Popen(RUN, stderr=subprocess.PIPE, text=True)
     time.sleep(delay)  # the moment is what is varied here
     process.terminate()
-    _, said = process.communicate(timeout=5)
+    _, said = process.communicate(timeout=60)
     assert "Traceback" not in said
     # Before main() runs, the signal's default holds.
     assert process.returncode in (0, -signal.SIGTERM)
@@ -138,9 +149,9 @@ def test_closed_standard_files(closed: str) -> None:
     process = subprocess.Popen(["sh", "-c", script])
     try:
         url = f"http://127.0.0.1:{port}/readyz"
-        wait_until(lambda: fetch(url)[0] == 200, "the agent", 20)
+        wait_until(lambda: fetch(url)[0] == 200, "the agent", 60)
         process.terminate()
-        assert process.wait(5) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()
@@ -152,7 +163,7 @@ def test_who_reads_the_log_may_go() -> None:
         process.stderr.close()
         assert fetch(f"{address}/livez")[0] == 200
         process.terminate()
-        assert process.wait(5) == 0
+        assert process.wait(60) == 0
 
 
 def test_nowhere_to_write() -> None:
@@ -178,7 +189,7 @@ def test_nowhere_to_write() -> None:
 def test_too_few_file_descriptors(files: int) -> None:
     script = f"ulimit -n {files}; exec {COMMAND} run --listen 127.0.0.1:0"
     done = subprocess.run(
-        ["sh", "-c", script], capture_output=True, text=True, check=False, timeout=20
+        ["sh", "-c", script], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode in (1, 3)
     assert done.stderr.startswith("error: ")
@@ -230,13 +241,13 @@ def test_formats_and_filters() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_stays_in_the_kernel(number: signal.Signals) -> None:
-    before = bpf_programs()
     with agent() as (process, _):
-        # The loader's question whether it may cast is a program too, gone soon.
-        wait_until(lambda: len(bpf_programs() - before) == 3, "three programs")
+        programs = wait_until(lambda: held(process.pid), "its programs")
+        assert len(programs) == 3
+        assert programs <= bpf_programs()
         process.send_signal(number)
-        process.wait(5)
-        wait_until(lambda: not bpf_programs() - before, "the programs to be gone")
+        process.wait(60)
+        wait_until(lambda: not programs & bpf_programs(), "the programs to be gone")
 
 
 def test_a_second_agent_on_the_port_says_so() -> None:
@@ -286,7 +297,6 @@ def test_two_capabilities_are_enough() -> None:
 
 @pytest.mark.parametrize("granted", ["", ",+bpf"])
 def test_too_few_capabilities_are_named(granted: str) -> None:
-    before = bpf_programs()
     done = subprocess.run(
         [*CAPABLE, f"--bounding-set=-all{granted}", *RUN],
         capture_output=True,
@@ -298,7 +308,6 @@ def test_too_few_capabilities_are_named(granted: str) -> None:
     assert done.stderr.count("\n") == 2
     assert "operation not permitted" in done.stderr
     assert "capabilities BPF and PERFMON" in done.stderr
-    assert not bpf_programs() - before
 
 
 @pytest.mark.parametrize(
