@@ -91,7 +91,7 @@ def test_a_server_ends_with_its_namespace_in_the_middle_of_a_run() -> None:
             return int(link["stats64"]["rx"]["bytes"]) > 10_000_000
 
         wait_until(received, "traffic")
-    wait_until(lambda: processes_in(netns) == [], "the namespace to be empty", 5)
+    wait_until(lambda: processes_in(netns) == [], "the namespace to be empty")
 
 
 def test_version() -> None:
