@@ -14,6 +14,8 @@ ROOT = Path(__file__).parent.parent
 
 def test_an_installed_wheel_finds_its_programs(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+    # What builds it is installed, in the version that is asked for: no index is.
+    build += ["--no-build-isolation", "--check-build-dependencies", "--no-index"]
     subprocess.run([*build, f"--wheel-dir={tmp_path}", str(ROOT)], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     installed = tmp_path / "installed"
