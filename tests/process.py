@@ -44,7 +44,7 @@ def fetch(url: str, login: str = "") -> tuple[int, str]:
         encoded = base64.b64encode(login.encode()).decode()
         request.add_header("Authorization", f"Basic {encoded}")
     try:
-        with _OPENER.open(request, timeout=5) as answer:
+        with _OPENER.open(request, timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as err:
         with err:
@@ -56,7 +56,7 @@ def fetch(url: str, login: str = "") -> tuple[int, str]:
 def fetch_from(source: str, port: int, path: str, login: str = "") -> tuple[int, str]:
     """The same of a server on 127.0.0.1, as a client with another address there."""
     address = (source, 0)
-    connection = http.client.HTTPConnection("127.0.0.1", port, 10, address)
+    connection = http.client.HTTPConnection("127.0.0.1", port, 60, address)
     with contextlib.closing(connection):
         encoded = base64.b64encode(login.encode()).decode()
         headers = {"Authorization": f"Basic {encoded}"} if login else {}

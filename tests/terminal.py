@@ -44,7 +44,7 @@ class Terminal:
             time.sleep(0.05)
         return taken
 
-    def wait_for(self, text: str, seconds: float = 20.0, *, after: int = 0) -> float:
+    def wait_for(self, text: str, seconds: float = 60.0, *, after: int = 0) -> float:
         """Wait until this was written, after so many characters; how long it took."""
         begun = time.monotonic()
         while text not in self.text[after:]:
@@ -70,7 +70,7 @@ class Terminal:
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, size)
         self.process.send_signal(signal.SIGWINCH)
 
-    def end(self, seconds: float = 10.0) -> int:
+    def end(self, seconds: float = 60.0) -> int:
         """Read to the end of the program; its exit code."""
         until = time.monotonic() + seconds
         while self.process.poll() is None:

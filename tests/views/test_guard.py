@@ -77,7 +77,7 @@ def status(
         *([urllib.request.HTTPSHandler(context=context)] if context else []),
     )
     try:
-        with opener.open(request, timeout=5) as answer:
+        with opener.open(request, timeout=60) as answer:
             assert answer.read() == (b"" if method == "HEAD" else b"served")
             return int(answer.status)
     except urllib.error.HTTPError as err:
@@ -143,7 +143,7 @@ def test_a_header_that_is_no_login(folder: Path, header: str) -> None:
         url = f"http://localhost:{port}/"
         request = urllib.request.Request(url, headers={"Authorization": header})
         with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(request, timeout=5)  # noqa: S310  ours
+            urllib.request.urlopen(request, timeout=60)  # noqa: S310  ours
         assert caught.value.code == 401
         caught.value.close()
 
@@ -266,7 +266,7 @@ def test_client_certificates(folder: Path) -> None:
 
 def shown(port: int, folder: Path) -> str:
     """The certificate that a client sees."""
-    with socket.create_connection(("localhost", port), timeout=5) as plain:
+    with socket.create_connection(("localhost", port), timeout=60) as plain:
         context = trusting(folder)
         with context.wrap_socket(plain, server_hostname="localhost") as encrypted:
             return ssl.DER_cert_to_PEM_cert(

@@ -55,9 +55,10 @@ def scheme(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Guard |
 
 
 def test_many_that_say_nothing_keep_nobody_away(
-    scheme: tuple[str, Guard | None],
+    scheme: tuple[str, Guard | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor do they make more threads than there are places."""
+    monkeypatch.setattr(web, "_REQUEST_SECONDS", 600)  # or time would make room
     name, gate = scheme
     before = threading.active_count()
     with contextlib.ExitStack() as stack:
@@ -65,11 +66,12 @@ def test_many_that_say_nothing_keep_nobody_away(
         for _ in range(3 * THREADS):
             many = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             many.sendall(b"G" if name == "http" else b"\x16")
-        begun = time.monotonic()
         for page in ("livez", "readyz", "metrics"):
             assert fetch(f"{name}://127.0.0.1:{port}/{page}")[0] == 200
-        assert time.monotonic() - begun < 5
-        assert threading.active_count() - before <= THREADS + 1
+        # A thread has left its place a moment before it is gone.
+        wait_until(
+            lambda: threading.active_count() - before <= THREADS + 1, "no more threads"
+        )
 
 
 def test_a_request_has_one_deadline_however_it_drips(
@@ -77,20 +79,23 @@ def test_a_request_has_one_deadline_however_it_drips(
 ) -> None:
     monkeypatch.setattr(web, "_REQUEST_SECONDS", 0.5)
     name, gate = scheme
-    with served(gate=gate) as port:
-        connection = socket.create_connection(("127.0.0.1", port))
-        if name == "https":
-            connection = ssl._create_unverified_context().wrap_socket(connection)  # noqa: S323
+    with served(gate=gate) as port, contextlib.ExitStack() as stack:
+        to = ("127.0.0.1", port)
+        connection = stack.enter_context(socket.create_connection(to))
         begun = time.monotonic()
-        with connection:
+        # It ends at the deadline, which a busy machine may reach in the handshake.
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            if name == "https":
+                context = ssl._create_unverified_context()  # noqa: S323
+                connection = stack.enter_context(context.wrap_socket(connection))
             connection.settimeout(0.1)  # from byte to byte
-            with contextlib.suppress(ConnectionError, ssl.SSLError):
-                while time.monotonic() - begun < 10:
-                    connection.send(b"G")
-                    with contextlib.suppress(TimeoutError):
-                        assert connection.recv(100) == b""
-                        break
-        assert time.monotonic() - begun < 5
+            while time.monotonic() - begun < 60:
+                connection.send(b"G")
+                with contextlib.suppress(TimeoutError):
+                    assert connection.recv(100) == b""
+                    break
+            else:
+                pytest.fail("the server has not ended it")
 
 
 def test_who_does_not_read_keeps_no_thread(
@@ -111,15 +116,14 @@ def test_many_that_do_not_read_keep_nobody_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(web, "_MOST_CONNECTIONS", 4)
+    monkeypatch.setattr(web, "_REQUEST_SECONDS", 600)  # or time would make room
     monkeypatch.setattr(web, "_PAGE", "{version}{kernel}" + "x" * (16 << 20))
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(served())
         for _ in range(12):
             many = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             many.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        begun = time.monotonic()
         assert fetch(f"http://127.0.0.1:{port}/livez")[0] == 200
-        assert time.monotonic() - begun < 5
 
 
 class Held:
@@ -193,7 +197,7 @@ def test_who_is_slow_for_himself_is_not_sent_away_for_a_crowd(
             stack.enter_context(socket.create_connection(to)).sendall(b"G")
         assert fetch(f"http://127.0.0.1:{port}/livez")[0] == 200
         slow.sendall(b"TP/1.0\r\n\r\n")
-        slow.settimeout(5)
+        slow.settimeout(60)
         assert slow.recv(100).startswith(b"HTTP/1.0 200")
 
 
