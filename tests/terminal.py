@@ -32,17 +32,18 @@ class Terminal:
             return False
         return True
 
-    def read_slowly(self, seconds: float, rate: int, until: str = "") -> float:
+    def read_slowly(self, seconds: float, rate: int, until: str = "") -> int:
         """Read for so long, or until this was written, so many bytes a second, as
-        over a slow line; how long it took.
+        over a slow line; how many characters came.
         """
         begun, seen = time.monotonic(), len(self.text)
-        while (taken := time.monotonic() - begun) < seconds:
-            if until and until in self.text[seen:]:
+        while not until or until not in self.text[seen:]:
+            if time.monotonic() - begun >= seconds:
+                assert not until, f"no {until!r} in {self.text[-3000:]!r}"
                 break
             self.read(0.1, rate // 20)
             time.sleep(0.05)
-        return taken
+        return len(self.text) - seen
 
     def wait_for(self, text: str, seconds: float = 60.0, *, after: int = 0) -> float:
         """Wait until this was written, after so many characters; how long it took."""

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from agent.lab.demo import BIG
 from agent.lab.netns import Stand, chain, pair, wait_until
 from agent.lab.netperf import MESSAGE_BYTES, PORT, serve
 from agent.record.lines import Writer
+from agent.views.cells import si
 from tests.process import COMMAND, agent, nobody
 from tests.terminal import Terminal, terminal
 from tests.views.top.fakes import BEGAN, FakeAgent, Flow, flows, picture
@@ -342,6 +345,11 @@ def test_it_can_be_suspended(url: str) -> None:
         assert screen.attributes == before
 
 
+# That may wait on it: 64 KiB are the kernel's, and there are two frames of 20,000.
+# Textual's own driver lets 300,000 and more wait.
+SLOW_LINE_CHARACTERS = 150_000
+
+
 @pytest.mark.parametrize("end", ["q", "\x03", signal.SIGTERM])
 def test_a_slow_line(end: str | int) -> None:
     """It takes a sixth of what there is to draw: frames are left out, none is old."""
@@ -361,16 +369,25 @@ def test_a_slow_line(end: str | int) -> None:
         terminal(*argv, **size, env={"TZ": "UTC"}) as screen,
     ):
         before = screen.attributes
-        screen.read_slowly(20, 16_000, until="Linux")
+        screen.read_slowly(60, 16_000, until="Linux")
         screen.read_slowly(8 if end == "q" else 3, 16_000)
-        clock = re.findall(r"(\d\d):(\d\d):(\d\d)", screen.text)[-1]
-        hours, minutes, seconds = map(int, clock)
-        assert (time.time() - 3600 * hours - 60 * minutes - seconds) % 86400 < 5
+        seen, now = len(screen.text), int(time.time())
+
+        def newer() -> bool:
+            screen.read_slowly(0.1, 16_000)
+            clock = re.findall(r"(\d\d):(\d\d):(\d\d)", screen.text)[-1]
+            hours, minutes, seconds = map(int, clock)
+            after = (3600 * hours + 60 * minutes + seconds - now) % 86400
+            return 0 < after < 43200
+
+        wait_until(newer, "what is drawn now", 60)
+        assert len(screen.text) - seen < SLOW_LINE_CHARACTERS
         if isinstance(end, str):
             screen.type(end)
         else:
             screen.process.send_signal(end)
-        assert screen.read_slowly(20, 16_000, until="\x1b[?1049l") < 3
+        came = screen.read_slowly(60, 16_000, until="\x1b[?1049l")
+        assert came < SLOW_LINE_CHARACTERS
         assert screen.end() == (130 if end == "\x03" else 0)
         assert screen.attributes == before
         assert restored(screen)
@@ -405,7 +422,7 @@ def test_a_corrupt_line_on_a_screen(record: Path) -> None:
     record.write_text("".join(lines))
     with terminal(COMMAND, "top", "--replay", str(record)) as screen:
         before = screen.attributes
-        assert screen.end(20) == 1
+        assert screen.end() == 1
         assert screen.attributes == before
         assert restored(screen)
     said = screen.text[screen.text.rindex("\x1b[?1049l") :]
@@ -438,23 +455,34 @@ def busy() -> Iterator[Stand]:
                 (eth0,) = (link for link in rtnetlink.links() if link.name == "eth0")
                 return eth0.counters.tx_bytes > 10 * MESSAGE_BYTES
 
-            wait_until(passes, "packets to pass", 30)
+            wait_until(passes, "packets to pass", 60)
         yield stand
 
 
 def test_without_an_agent_it_counts_itself(busy: Stand) -> None:
-    done = busy.client.run(COMMAND, "top", "--once", "-o", "json", "--interval", "0.5")
-    document = json.loads(done)
+    argv = ("top", "--once", "-o", "json", "--interval", "0.5")
+
+    def counted() -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+        """A document, and what passed eth0; None where netperf had no CPU."""
+        document = json.loads(busy.client.run(COMMAND, *argv))
+        rows = [
+            row
+            for row in document["rows"]
+            if (row["device"], row["scope"]) == ("eth0", "node")
+            and row["ip_family"] == "ipv4"
+            and row["hook"] in ("net_dev_start_xmit", "netif_receive_skb")
+            and sum(row["slots"])
+        ]
+        return (document, rows) if len(rows) == 2 else None
+
+    found = wait_until(counted, "packets to pass in both directions", 60)
+    assert found
+    document, rows = found
     assert document["source"] == "our own probes"
-    assert 0.4 < document["seconds"] < 5
-    rows = {
-        (row["device"], row["hook"], row["scope"]): row
-        for row in document["rows"]
-        if row["ip_family"] == "ipv4"
-    }
-    for hook in ("net_dev_start_xmit", "netif_receive_skb"):
-        row = rows["eth0", hook, "node"]
-        assert row["skbs_per_second"] > 100
+    assert document["seconds"] > 0.4
+    for row in rows:
+        skbs = row["skbs_per_second"] * document["seconds"]
+        assert skbs == pytest.approx(sum(row["slots"]))
         assert row["big_share"] > 0.9
         assert row["longest"] == MESSAGE_BYTES + 52
     assert "as seen by our own probes" in busy.client.run(COMMAND, "top", "--once")
@@ -473,35 +501,59 @@ def test_without_an_agent_there_is_a_screen(busy: Stand) -> None:
         assert screen.attributes == before
 
 
-def rates(text: str) -> list[float]:
-    """What passed eth0 in a second, as a screen has shown it again and again."""
+def shown(text: str) -> list[str]:
+    """Bytes a second that passed eth0, as a screen has shown them again and again."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    shown = re.findall(r"eth0 +[tr]x +v4 +\S+ +\S+ +([\d.]+)([MG]) ", plain)
-    return [float(number) * {"M": 1e6, "G": 1e9}[unit] for number, unit in shown]
+    return re.findall(r"eth0 +[tr]x +v4 +\S+ +\S+ +([\d.]+[kMG]?) ", plain)
 
 
-def test_an_agent_is_killed_and_started_again_while_we_watch() -> None:
-    """Real traffic through a real agent, which dies: STALE, then new rates, none of
-    them beyond what there was before.
+def recorded(path: Path) -> list[set[str]]:
+    """The same from picture to picture of a record, for each agent that was asked."""
+    agents: dict[float, list[tuple[float, dict[tuple[str, str], int]]]] = {}
+    for line in path.read_text().splitlines()[1:]:
+        picture = json.loads(line)
+        counted = {
+            (row["hook"], row["ip_family"]): row["bytes"]
+            for row in picture["counters"]
+            if (row["device"], row["scope"]) == ("eth0", "node")
+        }
+        its = agents.setdefault(picture["started"], [])
+        its.append((picture["uptime"], counted))
+    return [
+        {
+            si((count - before.get(key, 0)) / (end - begun))
+            for (begun, before), (end, now) in pairwise(pictures)
+            if end > begun
+            for key, count in now.items()
+        }
+        for pictures in agents.values()
+    ]
+
+
+def test_an_agent_is_killed_and_started_again_while_we_watch(tmp_path: Path) -> None:
+    """Real traffic through a real agent, which dies: STALE, then new rates, each of
+    them between two pictures of one agent.
     """
+    path = tmp_path / "a.jsonl"
     with chain() as stand:
         stand.set_sizes(BIG)
         serve(stand.server, 0)
         address = stand.addresses["ipv4"]
         size = str(MESSAGE_BYTES)
         load = stand.client.start(
-            *("netperf", "-4", "-H", address, "-p", str(PORT), "-l", "120"),
+            *("taskset", "-c", "0"),  # as the server
+            *("netperf", "-4", "-H", address, "-p", str(PORT), "-l", "600"),
             *("-t", "TCP_RR", "--", "-r", f"{size}:{size}"),
         )
         with agent(within=stand.server) as (process, url):
             argv = stand.server.command(COMMAND, "top", "--url", url)
-            flags = ("--interval", "0.2")
+            flags = ("--interval", "0.2", "--record", str(path))
             with terminal(*argv, *flags, columns=120, lines=40) as screen:
                 screen.wait_for("80,052")
                 wait_until(
-                    lambda: screen.read(1) and len(rates(screen.text)) >= 10,
+                    lambda: screen.read(1) and len(shown(screen.text)) >= 10,
                     "rates",
-                    30,
+                    60,
                 )
                 screen.type("/eth0\r")  # all at once, as over a slow line
                 screen.wait_for("only /eth0")
@@ -514,16 +566,19 @@ def test_an_agent_is_killed_and_started_again_while_we_watch() -> None:
                 screen.type("\x1b")
                 port = url.rpartition(":")[2]
                 again = stand.server.start(COMMAND, "run", "--listen", f":{port}")
-                highest, seen = max(rates(screen.text)), len(screen.text)
+                seen = len(screen.text)
                 # Only where there is no problem stands who answers.
                 screen.wait_for("as seen by", after=seen)
                 wait_until(
-                    lambda: screen.read(1) and len(rates(screen.text[seen:])) >= 20,
+                    lambda: screen.read(1) and len(shown(screen.text[seen:])) >= 20,
                     "new rates",
-                    30,
+                    60,
                 )
-                assert max(rates(screen.text[seen:])) < 2 * highest
                 assert load.poll() is None
                 screen.type("q")
                 assert screen.end() == 0
                 again.kill()
+    old, new = recorded(path)
+    rates = set(shown(screen.text))
+    assert rates <= old | new
+    assert rates & new
