@@ -75,13 +75,15 @@ def bpf_programs() -> set[int]:
 
 
 def programs_of(pid: int) -> set[int]:
-    """Ids of the programs that a process holds."""
+    """Ids of the programs that a process holds by its links. It may close files or
+    end meanwhile.
+    """
     found = set()
-    for fd in os.listdir(f"/proc/{pid}/fdinfo"):
-        with open(f"/proc/{pid}/fdinfo/{fd}") as file:
-            found |= {
-                int(line.split()[1]) for line in file if line.startswith("prog_id:")
-            }
+    with contextlib.suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fdinfo"):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/fdinfo/{fd}") as file:
+                ours = [line for line in file if line.startswith("prog_id:")]
+                found |= {int(line.split()[1]) for line in ours}
     return found
 
 

@@ -17,8 +17,14 @@ from agent.kernel.contract import bpf_directory
 from agent.lab.netns import wait_until
 from agent.snapshot.model import Family
 from tests.kernel.frames import N, frame, ip_packet, send_frames
-from tests.process import COMMAND, agent, bpf_programs, child_of, fetch
-from tests.programs import held
+from tests.process import (
+    COMMAND,
+    agent,
+    bpf_programs,
+    child_of,
+    fetch,
+    programs_of,
+)
 from tests.stand import quiet_pair
 
 PACKAGE = Path(__file__).parent.parent / "agent"
@@ -150,7 +156,7 @@ def loaded(process: subprocess.Popen[str]) -> bool:
     """True once the agent holds all its programs; False once it has ended."""
 
     def ended_or_loaded() -> bool:
-        return process.poll() is not None or len(held(process.pid)) == 3
+        return process.poll() is not None or len(programs_of(process.pid)) == 3
 
     wait_until(ended_or_loaded, "the agent to have loaded or to end")
     return process.poll() is None
@@ -165,11 +171,11 @@ def test_a_loader_that_is_killed_is_a_clean_error() -> None:
         loader = wait_until(partial(child_of, process), "the loader to start")
         assert loader
         time.sleep(delay)  # the moment is what is varied here
-        programs |= held(loader)
+        programs |= programs_of(loader)
         with contextlib.suppress(ProcessLookupError):  # it has done its work
             os.kill(loader, signal.SIGKILL)
         if loaded(process):  # a fast machine: there was nothing left to disturb
-            programs |= held(process.pid)
+            programs |= programs_of(process.pid)
             process.terminate()
             process.communicate()
             assert process.returncode == 0
@@ -188,12 +194,12 @@ def test_an_agent_that_is_killed_while_it_loads_leaves_nothing(delay_ms: int) ->
     loader = wait_until(lambda: child_of(process), "the loader to start")
     assert loader
     time.sleep(delay_ms / 1000)  # the moment is what is varied here
-    programs = held(loader) | held(process.pid)
+    programs = programs_of(loader) | programs_of(process.pid)
     process.kill()
     process.communicate()
 
     def loader_is_gone() -> bool:
-        programs.update(held(loader))  # it may load some before it hears of it
+        programs.update(programs_of(loader))  # it may load some before it hears of it
         return not os.path.exists(f"/proc/{loader}")
 
     wait_until(loader_is_gone, "the loader to be gone")

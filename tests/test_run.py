@@ -25,9 +25,9 @@ from tests.process import (
     child_of,
     fetch,
     free_port,
+    programs_of,
     start_stages,
 )
-from tests.programs import held
 from tests.stand import quiet_pair
 
 CLOCK_TICK = 0.01  # in which the kernel tells when a process began
@@ -242,7 +242,7 @@ def test_formats_and_filters() -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_stays_in_the_kernel(number: signal.Signals) -> None:
     with agent() as (process, _):
-        programs = wait_until(lambda: held(process.pid), "its programs")
+        programs = wait_until(lambda: programs_of(process.pid), "its programs")
         assert len(programs) == 3
         assert programs <= bpf_programs()
         process.send_signal(number)

@@ -3,8 +3,6 @@
 
 import contextlib
 import json
-import os
-import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from agent.lab.netns import wait_until
 from tests.chart import helm
 from tests.cluster.cluster import Cluster
 from tests.cluster.processes import find
-from tests.process import bpf_programs
+from tests.process import bpf_programs, programs_of
 
 NAMESPACE = "agents"
 NAME = "bigtcp-agent"
@@ -102,7 +100,7 @@ def installed(cluster: Cluster, version: str, *flags: str) -> Iterator[Release]:
         made = Release(cluster, version)
         made.apply("install", *flags)
         yield made
-        held = set().union(*map(programs, processes()))
+        held = set().union(*map(programs_of, processes()))
         assert len(held) == HOOKS * len(cluster.nodes)
         made.uninstall()
         with contextlib.suppress(AgentError):
@@ -147,20 +145,6 @@ def process_on(release: Release, node: str) -> int:
     container = status["containerID"].rpartition("/")[2]
     (pid,) = (pid for pid in processes() if container in _text(f"/proc/{pid}/cgroup"))
     return pid
-
-
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
-
-
-def programs(pid: int) -> set[int]:
-    """Ids of the BPF programs that a process holds by its links."""
-    found = set()
-    for entry in os.scandir(f"/proc/{pid}/fdinfo"):
-        for line in _text(entry.path).splitlines():
-            if line.startswith("prog_id:"):
-                found.add(int(line.split()[1]))
-    return found
 
 
 def status(pid: int) -> dict[str, str]:

@@ -25,7 +25,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.prometheus import by_annotations, prometheus
 from tests.cluster.release import HOOKS, NAME, NAMESPACE, Release
 from tests.kernel.test_no_memory import spend
-from tests.process import bpf_programs, fetch
+from tests.process import bpf_programs, fetch, programs_of
 from tests.prometheus import Prometheus
 
 AT = 'hook="net_dev_start_xmit",interface="eth0",ip_family="ipv4"'
@@ -129,7 +129,7 @@ def gap_of(world: World, way: Way) -> float:
     pid = releases.process_on(release, way.node)
     old = releases.ready(release, way.node)
     assert old
-    programs = releases.programs(pid)
+    programs = programs_of(pid)
     assert len(programs) == HOOKS
 
     def back() -> dict[str, Any]:
@@ -164,7 +164,7 @@ def gap_of(world: World, way: Way) -> float:
         assert new["restartCount"] == 1
         wait_until(lambda: last_end(release, way.node) == way.told, f"{way.told}")
     wait_until(lambda: not programs & bpf_programs(), "its programs to be gone")
-    assert len(releases.programs(releases.process_on(release, way.node))) == HOOKS
+    assert len(programs_of(releases.process_on(release, way.node))) == HOOKS
     # Prometheus takes up a new target after five seconds.
     wait_until(lambda: since("resets") == 1, "its counters to begin anew", 60)
     counted = since("rate") * (time.time() - begun)
