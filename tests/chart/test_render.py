@@ -157,6 +157,20 @@ def test_single_pods_need_honor_labels() -> None:
         assert endpoint["honorLabels"] is honours
 
 
+def test_the_monitor_has_the_node_from_the_endpoint() -> None:
+    """Where it tells one, in whichever role of the discovery; else from the pod."""
+    objects = helm.template("--set=serviceMonitor.enabled=true")
+    (endpoint,) = helm.one(objects, "ServiceMonitor")["spec"]["endpoints"]
+    assert endpoint["relabelings"] == [
+        {"sourceLabels": [source], "regex": "(.+)", "targetLabel": "node"}
+        for source in (
+            "__meta_kubernetes_pod_node_name",
+            "__meta_kubernetes_endpoint_node_name",
+            "__meta_kubernetes_endpointslice_endpoint_node_name",
+        )
+    ]
+
+
 def test_the_monitor_selects_the_services_that_there_are() -> None:
     objects = helm.template(
         "--set=serviceMonitor.enabled=true,netperf.enabled=true", "--set=nameOverride=a"
@@ -307,7 +321,7 @@ def test_what_is_given_for_one_object_wins(version: str) -> None:
         "commonLabels": {"team": "all", "release": "all"},
         "podLabels": {"team": "agent"},
         "podAnnotations": {container: "mine"},
-        "service": {"annotations": {scrape: "false"}},
+        "service": {"annotations": {scrape: ""}},
         "netperf": {"enabled": True, "podLabels": {"team": "netperf"}},
         "dashboards": {"enabled": True, "label": "team", "labelValue": "grafana"},
     }
@@ -336,7 +350,7 @@ def test_what_is_given_for_one_object_wins(version: str) -> None:
     assert labels(job)["team"] == "netperf"
     service = helm.one(objects, "Service", "try-bigtcp-agent")
     annotations = service["metadata"]["annotations"]
-    assert annotations[scrape] == "false"
+    assert annotations[scrape] == ""
     assert annotations["prometheus.io/port"] == "19715"
     config_maps = [each for each in objects if each["kind"] == "ConfigMap"]
     assert {labels(each)["team"] for each in config_maps} == {"grafana"}
@@ -354,10 +368,16 @@ def test_null_is_nothing(version: str) -> None:
         *("commonLabels", "podLabels", "podAnnotations", "service.annotations"),
         *("serviceMonitor.labels", "prometheusRule.labels", "netperf.podLabels"),
     )
-    flags = ("serviceMonitor.enabled", "prometheusRule.enabled", "netperf.enabled")
-    values = [*(f"{each}=true" for each in flags), *(f"{each}=null" for each in names)]
-    taken = helm.template(f"--set={','.join(values)}", version=version)
-    assert taken == helm.template(f"--set={','.join(values[:3])}", version=version)
+    parts = ("serviceMonitor", "prometheusRule", "netperf", "dashboards")
+    flags = [f"{each}.enabled=true" for each in parts]
+    taken = [f"{each}=null" for each in names]
+
+    def rendered(*values: str) -> list[helm.Object]:
+        return helm.template(f"--set={','.join(values)}", version=version)
+
+    assert rendered(*flags, *taken, "dashboards.labelValue=null") == rendered(
+        *flags, "dashboards.labelValue="
+    )
 
 
 def test_a_tenth_of_the_agents_at_a_time() -> None:

@@ -41,7 +41,7 @@ Two releases of one name in two namespaces must not have it in common.
   "app.kubernetes.io/instance" $root.Release.Name
   "app.kubernetes.io/version" $root.Chart.AppVersion
   "app.kubernetes.io/managed-by" $root.Release.Service -}}
-{{- toYaml (merge dict (default dict (index . 1)) (default dict $root.Values.commonLabels) $ours) -}}
+{{- toYaml (mergeOverwrite $ours (default dict $root.Values.commonLabels) (default dict (index . 1))) -}}
 {{- end -}}
 
 {{/* Of pods, by component: list ROOT COMPONENT. */}}
@@ -55,7 +55,7 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{/* Without the chart's version, which alone is no reason to restart a pod: list ROOT COMPONENT OWN. */}}
 {{- define "bigtcp-agent.podLabels" -}}
 {{- include "bigtcp-agent.selector" . }}
-{{- with merge dict (default dict (index . 2)) (default dict (index . 0).Values.commonLabels) }}
+{{- with mergeOverwrite dict (default dict (index . 0).Values.commonLabels) (default dict (index . 2)) }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
