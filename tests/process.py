@@ -75,8 +75,8 @@ def bpf_programs() -> set[int]:
 
 
 def programs_of(pid: int) -> set[int]:
-    """Ids of the programs that a process holds by its links. It may close files or
-    end meanwhile.
+    """Ids of the programs that a process holds, by themselves or by its links. It may
+    close files or end meanwhile.
     """
     found = set()
     with contextlib.suppress(OSError):
@@ -84,6 +84,16 @@ def programs_of(pid: int) -> set[int]:
             with contextlib.suppress(OSError), open(f"/proc/{pid}/fdinfo/{fd}") as file:
                 ours = [line for line in file if line.startswith("prog_id:")]
                 found |= {int(line.split()[1]) for line in ours}
+    return found
+
+
+def orphans(before: set[int]) -> set[int]:
+    """Ids of programs that were loaded since and that no process holds: whatever else
+    loads some here holds them.
+    """
+    found = bpf_programs() - before
+    for pid in filter(str.isdigit, os.listdir("/proc")) if found else ():
+        found -= programs_of(int(pid))
     return found
 
 

@@ -40,10 +40,10 @@ def seen(
 
 
 def at_rest(look: Callable[[], T]) -> T:
-    """What `look` finds when no skb is between two of its hooks.
+    """What `look` finds when no softirq has an skb between two of its hooks.
 
     One reading is no moment: what entered GRO may not have come out of it yet. Nothing
-    has moved and nothing is under way where two readings are alike and every softirq
+    has moved, and no softirq is at it, where two readings are alike and every softirq
     that ran at the first has ended by the second.
     """
 

@@ -23,6 +23,7 @@ from tests.process import (
     bpf_programs,
     child_of,
     fetch,
+    orphans,
     programs_of,
 )
 from tests.stand import quiet_pair
@@ -164,18 +165,16 @@ def loaded(process: subprocess.Popen[str]) -> bool:
 
 def test_a_loader_that_is_killed_is_a_clean_error() -> None:
     """At any moment of its life: the signal is named, nothing stays."""
-    programs: set[int] = set()
+    before = bpf_programs()
     killed = 0
     for delay in (0, 0.02, 0.05, 0.1, 0.15, 0.2):
         process = started()
         loader = wait_until(partial(child_of, process), "the loader to start")
         assert loader
         time.sleep(delay)  # the moment is what is varied here
-        programs |= programs_of(loader)
         with contextlib.suppress(ProcessLookupError):  # it has done its work
             os.kill(loader, signal.SIGKILL)
         if loaded(process):  # a fast machine: there was nothing left to disturb
-            programs |= programs_of(process.pid)
             process.terminate()
             process.communicate()
             assert process.returncode == 0
@@ -185,22 +184,16 @@ def test_a_loader_that_is_killed_is_a_clean_error() -> None:
         assert "was killed by signal 9" in error
         assert "memory" in hint
     assert killed >= 3
-    wait_until(lambda: not programs & bpf_programs(), "the programs to be gone")
+    wait_until(lambda: not orphans(before), "the programs to be gone")
 
 
 @pytest.mark.parametrize("delay_ms", [0, 50, 100, 200])
 def test_an_agent_that_is_killed_while_it_loads_leaves_nothing(delay_ms: int) -> None:
+    before = bpf_programs()
     process = started()
     loader = wait_until(lambda: child_of(process), "the loader to start")
-    assert loader
     time.sleep(delay_ms / 1000)  # the moment is what is varied here
-    programs = programs_of(loader) | programs_of(process.pid)
     process.kill()
     process.communicate()
-
-    def loader_is_gone() -> bool:
-        programs.update(programs_of(loader))  # it may load some before it hears of it
-        return not os.path.exists(f"/proc/{loader}")
-
-    wait_until(loader_is_gone, "the loader to be gone")
-    wait_until(lambda: not programs & bpf_programs(), "the programs to be gone")
+    wait_until(lambda: not os.path.exists(f"/proc/{loader}"), "the loader to be gone")
+    wait_until(lambda: not orphans(before), "the programs to be gone")

@@ -25,6 +25,7 @@ from tests.process import (
     child_of,
     fetch,
     free_port,
+    orphans,
     programs_of,
     start_stages,
 )
@@ -107,9 +108,8 @@ def test_ctrl_c_is_told_apart() -> None:
 
 
 def seconds_to_end(number: signal.Signals, code: int) -> float:
-    """Of an agent that starts and whose loader hangs: it is stopped here, before it
-    has loaded anything.
-    """
+    """Of an agent that starts and whose loader hangs: it is stopped here."""
+    before = bpf_programs()
     process = subprocess.Popen(RUN, stderr=subprocess.PIPE, text=True)
     loader = wait_until(lambda: child_of(process), "the loader to start")
     assert loader
@@ -120,6 +120,7 @@ def seconds_to_end(number: signal.Signals, code: int) -> float:
     took = time.monotonic() - begun
     assert (process.returncode, said) == (code, "")
     wait_until(lambda: not os.path.exists(f"/proc/{loader}"), "the loader to be gone")
+    wait_until(lambda: not orphans(before), "the programs to be gone")
     return took
 
 
@@ -297,6 +298,7 @@ def test_two_capabilities_are_enough() -> None:
 
 @pytest.mark.parametrize("granted", ["", ",+bpf"])
 def test_too_few_capabilities_are_named(granted: str) -> None:
+    before = bpf_programs()
     done = subprocess.run(
         [*CAPABLE, f"--bounding-set=-all{granted}", *RUN],
         capture_output=True,
@@ -308,6 +310,7 @@ def test_too_few_capabilities_are_named(granted: str) -> None:
     assert done.stderr.count("\n") == 2
     assert "operation not permitted" in done.stderr
     assert "capabilities BPF and PERFMON" in done.stderr
+    wait_until(lambda: not orphans(before), "the programs to be gone")
 
 
 @pytest.mark.parametrize(

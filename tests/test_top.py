@@ -345,9 +345,9 @@ def test_it_can_be_suspended(url: str) -> None:
         assert screen.attributes == before
 
 
-# That may wait on it: 64 KiB are the kernel's, and there are two frames of 20,000.
+# That may wait on it: 20,000 are the kernel's, and there are two frames of as many.
 # Textual's own driver lets 300,000 and more wait.
-SLOW_LINE_CHARACTERS = 150_000
+SLOW_LINE_CHARACTERS = 80_000
 
 
 @pytest.mark.parametrize("end", ["q", "\x03", signal.SIGTERM])
@@ -381,7 +381,8 @@ def test_a_slow_line(end: str | int) -> None:
             return 0 < after < 43200
 
         wait_until(newer, "what is drawn now", 60)
-        assert len(screen.text) - seen < SLOW_LINE_CHARACTERS
+        # Of a clock that may just have ticked, a second more.
+        assert len(screen.text) - seen < SLOW_LINE_CHARACTERS + 16_000
         if isinstance(end, str):
             screen.type(end)
         else:
@@ -471,7 +472,7 @@ def test_without_an_agent_it_counts_itself(busy: Stand) -> None:
             if (row["device"], row["scope"]) == ("eth0", "node")
             and row["ip_family"] == "ipv4"
             and row["hook"] in ("net_dev_start_xmit", "netif_receive_skb")
-            and sum(row["slots"])
+            and sum(row["slots"]) > 10
         ]
         return (document, rows) if len(rows) == 2 else None
 

@@ -85,12 +85,14 @@ def traffic(stand: Stand, families: Sequence[str]) -> Iterator[None]:
         now = sent(stand.client)
         return all(now[family] - before[family] > 1_000_000 for family in families)
 
-    wait_until(under_way, "traffic of each family", 60)
-    yield
-    for netperf in netperfs:
-        netperf.kill()
-        netperf.wait()
-    at_rest(lambda: sent(stand.client))  # what was under way has arrived
+    try:
+        wait_until(under_way, "traffic of each family", 60)
+        yield
+    finally:
+        for netperf in netperfs:
+            netperf.kill()
+            netperf.wait()
+    at_rest(lambda: (sent(stand.client), sent(stand.server)))
 
 
 @dataclass

@@ -103,8 +103,8 @@ def scraped(on: Stand, counted: Counted) -> bool:
 
 
 def settled(on: Stand, since: float) -> float:
-    """The time, where by then all targets were scraped since, and rules evaluated;
-    else 0. What a target had is gone for as long as its scrapes fail.
+    """The time, where by then all targets were scraped since, and the nodes' rules
+    evaluated; else 0. What a target had is gone for as long as its scrapes fail.
     """
     now = time.time()
     well = f"count(up == 1 and timestamp(up) > {since})"

@@ -35,8 +35,8 @@ from tests.cluster.release import NAME
 from tests.cluster.test_walk import EXPECTED
 from tests.process import fetch
 
-# As `expect` may wait.
-pytestmark = pytest.mark.timeout(400)
+# Many waits, of minutes each: this only ends a hang.
+pytestmark = pytest.mark.timeout(900)
 
 VALUES = (
     *("--set=agent.maxPods=16", "--set=netperf.enabled=true"),

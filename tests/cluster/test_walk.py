@@ -279,7 +279,7 @@ def test_budgets_hold_with_kubernetes_on(
             begun = time.monotonic()
             node.call(lambda: fetch(f"{URL}/metrics"))
             times.append(1000 * (time.monotonic() - begun))
-        took, samples = min(times), scraped(node)  # beside whatever else runs here
+        took, samples = sorted(times)[2], scraped(node)  # beside whatever else runs
         print(
             f"{node.name}: RSS {int(resident) / 1024:.0f} MiB, {len(samples)} series, "
             f"{took:.0f} ms a scrape"

@@ -3,7 +3,6 @@
 
 import contextlib
 import json
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -33,14 +32,16 @@ def following(
         yield cluster.state
 
 
-_took: list[float] = []  # seconds from each change until it was seen
+_took: list[tuple[float, str]] = []  # seconds until each change was seen
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _seen_soon() -> Iterator[None]:
-    """The median of all: a machine may stop for a moment."""
+def _seen_soon(server: ApiServer) -> Iterator[None]:
+    """All changes but one: a machine may stop for a moment."""
+    assert server
+    _took.clear()
     yield
-    assert not _took or statistics.median(_took) <= SOON, _took
+    assert sum(seconds > SOON for seconds, _ in _took) <= 1, sorted(_took)
 
 
 @pytest.fixture(autouse=True)
@@ -77,18 +78,18 @@ def listed(
 
 
 @contextlib.contextmanager
-def timed() -> Iterator[None]:
+def timed(what: str) -> Iterator[str]:
     """A change that is waited for."""
     begun = time.monotonic()
-    yield
-    _took.append(time.monotonic() - begun)
+    yield what
+    _took.append((time.monotonic() - begun, what))
 
 
 def soon(
     state: Callable[[], ClusterState], condition: Callable[[Wanted], bool], what: str
 ) -> Wanted:
     """The same, after a change."""
-    with timed():
+    with timed(what):
         return listed(state, condition, what)
 
 
@@ -143,8 +144,8 @@ def test_killed_and_restarted(server: ApiServer) -> None:
     with following(server, pods=True) as state:
         listed(state, lambda w: w.found, "the first list")
         server.kill()
-        with timed():
-            wait_until(lambda: not state().sources["configmap"].up, "the loss")
+        with timed("the loss") as what:
+            wait_until(lambda: not state().sources["configmap"].up, what)
         down = state()
         assert down.wanted
         assert down.wanted.values == {BIG4: "false"}
@@ -260,9 +261,9 @@ def test_pods_of_this_node(server: ApiServer) -> None:
             json.dumps({"status": status}),
         )
         mine = Pod("default", "mine", ("10.0.0.7", "fd00::7"), False, 1767323045.0)
-        with timed():
-            wait_until(lambda: state().pods == (mine,), "the addresses")
+        with timed("the addresses") as what:
+            wait_until(lambda: state().pods == (mine,), what)
         server.kubectl("delete pod mine --force --grace-period=0")
-        with timed():
-            wait_until(lambda: state().pods == (), "the end of it")
+        with timed("the end of the pod") as what:
+            wait_until(lambda: state().pods == (), what)
         assert state().sources["pods"].errors == 0  # or it was listed, not watched
