@@ -94,7 +94,8 @@ def expect(
     try:
         wait_until(settled, "the alerts", seconds)
     except AgentError:
-        pytest.fail(f"not {alerts}, but one after the other {found}")
+        now = [each["metric"] for each in world.prometheus.samples("ALERTS")]
+        pytest.fail(f"not {alerts}, but one after the other {found}; now {now}")
 
 
 def netperf_record(release: Release, job: str) -> dict[str, Any]:

@@ -250,6 +250,9 @@ def test_the_share_is_that_of_the_snapshot(world: World, node: str) -> None:
     before = sent(world, node)
     wait_until(partial(scraped, world, node, before), "a scrape before the traffic")
     since = time.time()
+    up = f'up{{endpoint="metrics",node="{node}"}}'
+    quiet = f"{up} == 1 and timestamp({up}) > {since}"  # from where rate() goes on
+    wait_until(lambda: world.prometheus.query(quiet), "a scrape without traffic")
     load(world.cluster)
     after = sent(world, node)
     wait_until(partial(scraped, world, node, after), "a scrape after the traffic")
