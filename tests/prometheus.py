@@ -75,5 +75,5 @@ def prometheus(
         "--web.listen-address=127.0.0.1:9090",
     )
     server = Prometheus(namespace)
-    wait_until(server.up, "Prometheus to be ready", 60)
+    wait_until(server.up, "Prometheus to be ready")
     yield server

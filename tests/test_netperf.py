@@ -154,9 +154,9 @@ def test_the_results_wait_for_a_scrape(stand: Stand) -> None:
         # As the chart writes it, where the node's address is of this family.
         flags = ("--url", f"http://{NODE6}:{address.rpartition(':')[2]}")
         with running(stand, *flags, *listen, *QUICK, "--hold", "60") as process:
-            wait_until(scraped, "the port to be open before the runs are over", 30)
+            wait_until(scraped, "the port to be open before the runs are over")
             assert "bigtcp_netperf_transactions_per_second{" not in scraped()
-            wait_until(lambda: "per_second{" in scraped(), "the results", 30)
+            wait_until(lambda: "per_second{" in scraped(), "the results")
             text = scraped()
             taken = run("--server", NODE, *listen, within=stand.client)
             process.send_signal(signal.SIGTERM)
@@ -188,8 +188,8 @@ def test_it_holds_only_so_long(stand: Stand) -> None:
 def test_no_netperf_is_left_behind(stand: Stand, number: signal.Signals) -> None:
     cpu = max(os.sched_getaffinity(0))
     with running(stand, "-l", "60", "--cpu", str(cpu)) as process:
-        child = wait_until(lambda: child_of(process), "netperf to run", 30)
-        wait_until(lambda: _name(child) == "netperf", "netperf to run", 30)
+        child = wait_until(lambda: child_of(process), "netperf to run")
+        wait_until(lambda: _name(child) == "netperf", "netperf to run")
         assert os.sched_getaffinity(child or 0) == {cpu}
         process.send_signal(number)
         code = process.wait(10)

@@ -380,7 +380,7 @@ def test_a_slow_line(end: str | int) -> None:
             after = (3600 * hours + 60 * minutes + seconds - now) % 86400
             return 0 < after < 43200
 
-        wait_until(newer, "what is drawn now", 60)
+        wait_until(newer, "what is drawn now")
         # Of a clock that may just have ticked, a second more.
         assert len(screen.text) - seen < SLOW_LINE_CHARACTERS + 16_000
         if isinstance(end, str):
@@ -456,7 +456,7 @@ def busy() -> Iterator[Stand]:
                 (eth0,) = (link for link in rtnetlink.links() if link.name == "eth0")
                 return eth0.counters.tx_bytes > 10 * MESSAGE_BYTES
 
-            wait_until(passes, "packets to pass", 60)
+            wait_until(passes, "packets to pass")
         yield stand
 
 
@@ -476,7 +476,7 @@ def test_without_an_agent_it_counts_itself(busy: Stand) -> None:
         ]
         return (document, rows) if len(rows) == 2 else None
 
-    found = wait_until(counted, "packets to pass in both directions", 60)
+    found = wait_until(counted, "packets to pass in both directions")
     assert found
     document, rows = found
     assert document["source"] == "our own probes"
@@ -554,7 +554,6 @@ def test_an_agent_is_killed_and_started_again_while_we_watch(tmp_path: Path) -> 
                 wait_until(
                     lambda: screen.read(1) and len(shown(screen.text)) >= 10,
                     "rates",
-                    60,
                 )
                 screen.type("/eth0\r")  # all at once, as over a slow line
                 screen.wait_for("only /eth0")
@@ -573,7 +572,6 @@ def test_an_agent_is_killed_and_started_again_while_we_watch(tmp_path: Path) -> 
                 wait_until(
                     lambda: screen.read(1) and len(shown(screen.text[seen:])) >= 20,
                     "new rates",
-                    60,
                 )
                 assert load.poll() is None
                 screen.type("q")

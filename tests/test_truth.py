@@ -86,7 +86,7 @@ def traffic(stand: Stand, families: Sequence[str]) -> Iterator[None]:
         return all(now[family] - before[family] > 1_000_000 for family in families)
 
     try:
-        wait_until(under_way, "traffic of each family", 60)
+        wait_until(under_way, "traffic of each family")
         yield
     finally:
         for netperf in netperfs:

@@ -178,7 +178,7 @@ def test_a_replay_goes_as_fast_as_is_asked_for(path: Path) -> None:
             feed.faster(1)
         assert feed.pace.startswith("x64, ")
         with running(feed) as told:
-            wait_until(lambda: taken(seen(told)) == 3799, "the end", 30)
+            wait_until(lambda: taken(seen(told)) == 3799, "the end")
             assert feed.pace.endswith("the end")
     for _ in range(9):
         feed.faster(-1)

@@ -37,7 +37,7 @@ def with_us(*argv: str) -> list[str]:
     return ["setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", orphaned, "sh", *argv]
 
 
-def wait_until(condition: Callable[[], T], what: str, seconds: float = 30.0) -> T:
+def wait_until(condition: Callable[[], T], what: str, seconds: float = 60.0) -> T:
     """Poll until `condition` is true and return its value.
 
     AgentError, naming `what` was waited for, where it is false even after `seconds`.

@@ -156,7 +156,6 @@ class Stand:
         wait_until(
             lambda: self.prometheus.query(applied) == sizes,
             f"Prometheus to know that Cilium applies {size}",
-            60,
         )
 
     def cut(self, size: int) -> None:

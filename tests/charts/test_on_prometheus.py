@@ -171,19 +171,19 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             found = on.prometheus.samples(alerts)
             return found if len(found) == len(FAMILIES) else None
 
-        alert = wait_until(alerting, "the alerts", 60) or []
-        cut = Span(start, wait_until(partial(settled, on, time.time()), "scrapes", 60))
+        alert = wait_until(alerting, "the alerts") or []
+        cut = Span(start, wait_until(partial(settled, on, time.time()), "scrapes"))
         on.cut(BIG)
         # rate() does not reach back beyond where a counter was 0: let none be near.
         on.traffic(3)
         before = counters(on)
-        wait_until(partial(scraped, on, before), "a scrape before the traffic", 60)
+        wait_until(partial(scraped, on, before), "a scrape before the traffic")
         start = time.time()
-        wait_until(partial(settled, on, start), "a quiet scrape", 60)
+        wait_until(partial(settled, on, start), "a quiet scrape")
         results = off, on.traffic(2)
         after = counters(on)
-        wait_until(partial(scraped, on, after), "a scrape after the traffic", 60)
-        end = wait_until(partial(settled, on, time.time()), "what rules make of it", 60)
+        wait_until(partial(scraped, on, after), "a scrape after the traffic")
+        end = wait_until(partial(settled, on, time.time()), "what rules make of it")
         span = Span(start, end)
         yield World(on, begun, cut, alert, span, before, after, results)
 
@@ -412,7 +412,7 @@ def test_the_verdict_is_what_the_agents_say(world: World) -> None:
         said = shown(world)
         return said if said == states(world.stand) else None
 
-    said = wait_until(same, "Prometheus to say the same", 60)
+    said = wait_until(same, "Prometheus to say the same")
     assert said
     assert len(said) == 4
     assert set(said.values()) <= {"segmented", "partial", "active", "idle"}
@@ -451,7 +451,7 @@ def test_pods_that_stay_behind_are_told(world: World) -> None:
 @pytest.mark.parametrize("record", sorted(recorded()))
 def test_every_rule_records_something(world: World, record: str) -> None:
     # Groups of rules are evaluated one after the other, each at its own time.
-    wait_until(lambda: world.ask(record), f"Prometheus to record {record}", 60)
+    wait_until(lambda: world.ask(record), f"Prometheus to record {record}")
 
 
 def test_no_rule_has_failed(world: World) -> None:
@@ -497,7 +497,7 @@ def test_the_overview_counts_the_nodes_of_a_state(world: World) -> None:
         ("node2", "ipv4"): "idle",
         ("node2", "ipv6"): "idle",
     }
-    wait_until(lambda: states(world.stand) == at_rest, "the agents to be at rest", 60)
+    wait_until(lambda: states(world.stand) == at_rest, "the agents to be at rest")
     expected = {
         "Nodes": 2,
         "Active, IPv4": 0,
@@ -506,4 +506,4 @@ def test_the_overview_counts_the_nodes_of_a_state(world: World) -> None:
         "Refused": 0,
         "Partial": 1,
     }
-    wait_until(lambda: tiles(world) == expected, "Prometheus to say the same", 60)
+    wait_until(lambda: tiles(world) == expected, "Prometheus to say the same")

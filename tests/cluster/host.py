@@ -134,7 +134,6 @@ class Host:
         wait_until(
             lambda: certificate.exists() and certificate.read_text(),
             "the API server's certificate",
-            60,
         )
         authority = b64encode(certificate.read_bytes()).decode()
         config = self._state / "kubeconfig"

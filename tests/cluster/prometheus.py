@@ -101,7 +101,7 @@ def prometheus(
     process = node.start(str(CACHE / "bin/prometheus"), *flags)
     try:
         server = Prometheus(node)
-        wait_until(server.up, "Prometheus to be ready", 60)
+        wait_until(server.up, "Prometheus to be ready")
         yield server
     finally:
         process.kill()

@@ -104,7 +104,7 @@ def installed(cluster: Cluster, version: str, *flags: str) -> Iterator[Release]:
         assert len(held) == HOOKS * len(cluster.nodes)
         made.uninstall()
         with contextlib.suppress(AgentError):
-            wait_until(lambda: objects(cluster) == before, "all to be gone", 30)
+            wait_until(lambda: objects(cluster) == before, "all to be gone")
         assert objects(cluster) == before  # which shows what differs
         assert processes() == []
         assert not held & bpf_programs()

@@ -169,7 +169,7 @@ def test_upgrade_and_rollback(release: Release) -> None:
         answers = [release.check(node.name)[1] for node in release.cluster.nodes]
         return all(each["sources"].get("pods", {}).get("up") for each in answers)
 
-    wait_until(pods_are_up, "the agents to see pods", 60)
+    wait_until(pods_are_up, "the agents to see pods")
     release.run("rollback", "--wait", "--timeout=90s")
     release.cluster.rolled_out(f"--namespace={NAMESPACE}", f"daemonset/{NAME}")
     assert told("BIGTCP_MAX_PODS") == {"0"}

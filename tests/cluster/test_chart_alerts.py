@@ -85,7 +85,7 @@ def test_an_agent_that_may_not_count(world: World) -> None:
 
     try:
         add_capabilities(release, "BPF")
-        said = wait_until(ended, "an agent to end", 60)
+        said = wait_until(ended, "an agent to end")
         expect(world, {"BigTCPAgentDown": set(said)})
         (words,) = said.values()
         assert "operation not permitted\nhint: run as root" in words

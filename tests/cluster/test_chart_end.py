@@ -51,7 +51,7 @@ def world(
             stocked.netperf("ipv4")
             return len(server.query(sent)) == len(stocked.nodes)
 
-        wait_until(scraped, "both agents to be scraped", 60)
+        wait_until(scraped, "both agents to be scraped")
         yield World(release, server)
 
 
@@ -155,9 +155,9 @@ def gap_of(world: World, way: Way) -> float:
         load = pool.submit(release.cluster.netperf, "ipv4", way.seconds)
         wait_until(lambda: since("changes") >= 4, "the load to be scraped")
         way.end(release, way.node)
-        wait_until(lambda: not alive(pid), "its end", 60)
+        wait_until(lambda: not alive(pid), "its end")
         ended = time.time()
-        new = wait_until(back, "the agent to be back", 60)
+        new = wait_until(back, "the agent to be back")
         here = time.time()
         sent = load.result().transactions_per_second * MESSAGE_BYTES * way.seconds
     if way.told:
@@ -166,7 +166,7 @@ def gap_of(world: World, way: Way) -> float:
     wait_until(lambda: not programs & bpf_programs(), "its programs to be gone")
     assert len(programs_of(releases.process_on(release, way.node))) == HOOKS
     # Prometheus takes up a new target after five seconds.
-    wait_until(lambda: since("resets") == 1, "its counters to begin anew", 60)
+    wait_until(lambda: since("resets") == 1, "its counters to begin anew")
     counted = since("rate") * (time.time() - begun)
     missed = (here - last_of_the_old()) / way.seconds
     gap = here - ended
@@ -179,8 +179,8 @@ def anew(release: Release, node: str) -> None:
     """Another pod on a node: the kubelet makes none wait for how the last one ended."""
     pid = releases.process_on(release, node)
     evict(release, node)
-    wait_until(lambda: not alive(pid), "its end", 60)
-    wait_until(lambda: releases.ready(release, node), "another pod", 60)
+    wait_until(lambda: not alive(pid), "its end")
+    wait_until(lambda: releases.ready(release, node), "another pod")
 
 
 @pytest.mark.timeout(900)  # many waits: this only ends a hang

@@ -106,7 +106,7 @@ def netperf_results(world: World) -> dict[str, float]:
         }
         return found if len(found) == len(FAMILIES) else {}
 
-    return wait_until(results, "netperf's results", 60)
+    return wait_until(results, "netperf's results")
 
 
 Answers = list[tuple[int, dict[str, Any]]]

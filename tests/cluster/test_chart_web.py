@@ -21,7 +21,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.nodes import Node
 from tests.cluster.prometheus import prometheus
 from tests.cluster.release import NAME, NAMESPACE, Release
-from tests.process import fetch
+from tests.process import any_certificate, fetch
 from tests.views import pki
 from tests.views.test_webconfig import HASH
 
@@ -51,10 +51,9 @@ def shown(node: Node) -> str:
     """The certificate of a node's agent."""
 
     def ask() -> str:
-        anyone = ssl._create_unverified_context()  # noqa: S323  it is what we look at
         with (
             socket.create_connection(("127.0.0.1", 19715), timeout=60) as plain,
-            anyone.wrap_socket(plain) as encrypted,
+            any_certificate().wrap_socket(plain) as encrypted,
         ):
             der = encrypted.getpeercert(binary_form=True)
         assert der
@@ -161,12 +160,12 @@ def test_certificates_of_clients(release: Release, folder: Path) -> None:
             return {each["metric"]["node"] for each in server.samples(up)}
 
         both = {node.name for node in cluster.nodes}
-        wait_until(lambda: nodes() == both, "both agents to be scraped", 60)
+        wait_until(lambda: nodes() == both, "both agents to be scraped")
         pods = 'bigtcp_pod_skb_length_bytes_count{namespace="default",pod=~"netperf.*"}'
 
         def told() -> set[str]:
             cluster.netperf("ipv4")
             return {each["metric"]["node"] for each in server.samples(pods)}
 
-        wait_until(lambda: told() == both, "the pods by their own names", 60)
+        wait_until(lambda: told() == both, "the pods by their own names")
     release.kubectl("delete", "secret", "tls", "client", "login")

@@ -124,7 +124,7 @@ def test_legacy_host_routing_on_purpose_is_refused(cluster: Cluster) -> None:
             enable_ipv4_big_tcp="true", enable_host_legacy_routing="true"
         )
         cluster.kubectl("delete", "pods", *in_cilium)
-        wait_until(refused, "Cilium to refuse", 60)
+        wait_until(refused, "Cilium to refuse")
 
         def asked(node: Node) -> tuple[int, dict[str, Any]] | None:
             """With the ConfigMap, which comes while the probes count."""

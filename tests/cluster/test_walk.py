@@ -50,7 +50,7 @@ def running_agent(node: Node) -> Iterator[subprocess.Popen[str]]:
         return node.call(lambda: fetch(f"{URL}/readyz"))[0] == 200
 
     try:
-        wait_until(ready, f"the agent of {node.name}", 60)
+        wait_until(ready, f"the agent of {node.name}")
         yield process
     finally:
         process.terminate()
@@ -190,7 +190,7 @@ def assert_pods_agree_with_netperf(cluster: Cluster, family: str) -> None:
         cluster.netperf(family)
         return all(len(pod_bytes(cluster, node, family)) == 2 for node in cluster.nodes)
 
-    wait_until(counted, f"the pods' {family}", 60)
+    wait_until(counted, f"the pods' {family}")
     before = [pod_bytes(cluster, node, family) for node in cluster.nodes]
     result = cluster.netperf(family, 2)
     transactions = result.transactions_per_second * result.elapsed_seconds

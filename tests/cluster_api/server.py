@@ -87,7 +87,7 @@ class ApiServer:
             "--disable-admission-plugins=ServiceAccount",  # nobody makes accounts
             f"--watch-cache={self._cached}",
         )
-        wait_until(self._ready, "the API server", 60)
+        wait_until(self._ready, "the API server")
 
     def kill(self) -> None:
         assert self._server

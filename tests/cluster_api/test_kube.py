@@ -154,7 +154,6 @@ def test_killed_and_restarted(server: ApiServer) -> None:
         wait_until(
             lambda: all(state().sources[name].up for name in ("configmap", "pods")),
             "the agent to be back",
-            60,
         )
         patch(server, enable_ipv4_big_tcp="true")
         soon(state, lambda w: w.flag(BIG4), "the patch")

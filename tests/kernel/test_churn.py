@@ -192,9 +192,9 @@ def test_500_pods_come_and_go(restless: Probes) -> None:
                     for pod in pods:
                         send_frames(pod, [PACKET] * N)
                     packets = batch * PODS * N
-                    wait_until(partial(watched.all_active, packets), "the packets", 60)
+                    wait_until(partial(watched.all_active, packets), "the packets")
                 # The kernel takes a dead namespace's devices down when it has time.
-                wait_until(watched.no_device, "the devices to be gone", 60)
+                wait_until(watched.no_device, "the devices to be gone")
                 wait_until(watched.no_pod, "the pods to be forgotten")
                 snapshot = watched.snapshot()
                 sent = snapshot.total(Scope.PODS)[SENT, Family.IPV4]

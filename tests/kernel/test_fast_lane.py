@@ -85,7 +85,7 @@ def all_rows(probes: Probes, namespace: Namespace) -> dict[RowKey, int]:
         rows = counts(probes, namespace)
         return rows if len(rows) == 2 * DEVICES else {}
 
-    return wait_until(complete, "the rows", 30)
+    return wait_until(complete, "the rows")
 
 
 def test_rows_that_take_turns_are_counted_exactly(

@@ -144,7 +144,7 @@ def running() -> Iterator[subprocess.Popen[str]]:
     spaces: set[int] = set()
     programs: set[int] = set()
     try:
-        wait_until(lambda: "netperf" in children(process.pid), "netperf to run", 30)
+        wait_until(lambda: "netperf" in children(process.pid), "netperf to run")
         spaces = namespaces(children(process.pid).values())
         assert len(spaces) == 2
         programs = programs_of(process.pid)

@@ -49,7 +49,6 @@ def test_promql_tells_the_share_that_the_lab_measured(
         wait_until(
             lambda: server.query(count) >= [float(sent.histogram.count)],
             "Prometheus to have scraped it all",
-            30,
         )
         share = f"{big} / bigtcp_skb_length_bytes_sum{at}"
         assert sent.histogram.big_share is not None

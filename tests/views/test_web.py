@@ -18,7 +18,7 @@ from agent.snapshot.snapshot import Snapshot
 from agent.views import web
 from agent.views.guard import Guard
 from agent.views.web import Server, make_app
-from tests.process import fetch, fetch_from
+from tests.process import any_certificate, fetch, fetch_from
 from tests.snapshot.test_sample import World
 from tests.views import pki
 
@@ -86,8 +86,8 @@ def test_a_request_has_one_deadline_however_it_drips(
         # It ends at the deadline, which a busy machine may reach in the handshake.
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             if name == "https":
-                context = ssl._create_unverified_context()  # noqa: S323
-                connection = stack.enter_context(context.wrap_socket(connection))
+                encrypted = any_certificate().wrap_socket(connection)
+                connection = stack.enter_context(encrypted)
             connection.settimeout(0.1)  # from byte to byte
             while time.monotonic() - begun < 60:
                 connection.send(b"G")
