@@ -127,6 +127,7 @@ def opened(
         # It compiles while we look around.
         loader = Loader(hooks, pods_of=netns if watch else None)
         stack.callback(loader.close)
+        loader.start()
         rtnetlink = Rtnetlink()
         stack.callback(rtnetlink.close)
         around = replace(_surroundings(stack, where, watch), naming=naming or Naming())

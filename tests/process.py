@@ -105,11 +105,26 @@ def orphans(before: set[int]) -> set[int]:
     return found
 
 
-def child_of(process: subprocess.Popen[str]) -> int | None:
+def child_of(process: subprocess.Popen[str], what: str = "") -> int | None:
+    """A child, one with `what` in its command line: before it has one of its own, it
+    is not yet that program, and its parent waits for it.
+    """
     done = subprocess.run(
-        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False
+        ["pgrep", "-f", "-P", str(process.pid), what],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return int(done.stdout.split()[0]) if done.stdout else None
+
+
+def loader_of(process: subprocess.Popen[str]) -> int:
+    """Of an agent that starts."""
+    child = wait_until(
+        lambda: child_of(process, "kernel.loader"), "the loader to start"
+    )
+    assert child
+    return child
 
 
 @contextlib.contextmanager

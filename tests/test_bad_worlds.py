@@ -23,6 +23,7 @@ from tests.process import (
     bpf_programs,
     child_of,
     fetch,
+    loader_of,
     orphans,
     programs_of,
 )
@@ -191,7 +192,7 @@ def test_a_loader_that_is_killed_is_a_clean_error() -> None:
 def test_an_agent_that_is_killed_while_it_loads_leaves_nothing(delay_ms: int) -> None:
     before = bpf_programs()
     process = started()
-    loader = wait_until(lambda: child_of(process), "the loader to start")
+    loader = loader_of(process)
     time.sleep(delay_ms / 1000)  # the moment is what is varied here
     process.kill()
     process.communicate()

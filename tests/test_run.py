@@ -1,30 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """`bigtcp-agent run` from start to end, wished or not."""
 
+import contextlib
 import gzip
 import os
 import resource
 import signal
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent.kernel.loader import _PATIENCE_SECONDS, Loader
 from agent.kernel.starting import stages
 from agent.lab.demo import BIG
 from agent.lab.netns import wait_until
-from agent.snapshot.model import Family
+from agent.snapshot.model import Family, Hook
 from tests.kernel.frames import N, frame, gso_frame, ip_packet, send_frames
 from tests.process import (
     COMMAND,
     agent,
     bpf_programs,
-    child_of,
     fetch,
     free_port,
+    loader_of,
     orphans,
     programs_of,
     start_stages,
@@ -111,8 +115,7 @@ def seconds_to_end(number: signal.Signals, code: int) -> float:
     """Of an agent that starts and whose loader hangs: it is stopped here."""
     before = bpf_programs()
     process = subprocess.Popen(RUN, stderr=subprocess.PIPE, text=True)
-    loader = wait_until(lambda: child_of(process), "the loader to start")
-    assert loader
+    loader = loader_of(process)
     os.kill(loader, signal.SIGSTOP)
     begun = time.monotonic()
     process.send_signal(number)
@@ -130,6 +133,44 @@ def seconds_to_end(number: signal.Signals, code: int) -> float:
 def test_a_signal_during_the_start_ends_it(number: signal.Signals, code: int) -> None:
     """Within a second, the soonest of three."""
     assert min(seconds_to_end(number, code) for _ in range(3)) < 1
+
+
+def test_a_signal_while_the_loader_is_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It interrupts once it is known whom to end."""
+    fork, children = subprocess.Popen, []
+
+    def interrupted(*args: Any, **more: Any) -> "subprocess.Popen[bytes]":
+        children.append(fork(*args, **more))
+        signal.raise_signal(signal.SIGINT)
+        return children[0]
+
+    with contextlib.closing(Loader([Hook.NET_DEV_START_XMIT])) as loader:
+        monkeypatch.setattr(subprocess, "Popen", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            loader.start()
+    assert children[0].returncode == -signal.SIGKILL
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_a_signal_that_another_thread_takes_is_heard() -> None:
+    """As where it comes while we fork; the loader hangs: it is stopped here."""
+    waits = Path(f"/proc/self/task/{threading.get_native_id()}/wchan")
+
+    def take() -> None:
+        wait_until(lambda: "poll" in waits.read_text(), "it to be waited for")
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    thread = threading.Thread(target=take)
+    with contextlib.closing(Loader([Hook.NET_DEV_START_XMIT])) as loader:
+        loader.start()
+        assert loader._child
+        os.kill(loader._child.pid, signal.SIGSTOP)
+        thread.start()
+        begun = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            loader.finish()
+        assert time.monotonic() - begun < _PATIENCE_SECONDS / 2
+    thread.join()
 
 
 @pytest.mark.parametrize("delay", [0.1, 0.13, 0.16, 0.2, 0.25])

@@ -14,9 +14,12 @@ import errno
 import json
 import os
 import re
+import select
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +37,7 @@ _POD_MAP = "pod_addresses"  # there with PER_POD only
 _DETAIL_LINES = 25
 # Under QEMU without KVM compiling takes 8 s, on hardware 0.2 s.
 _PATIENCE_SECONDS = 90.0
+_HEARING_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +65,35 @@ class Loaded:
             os.close(fd)
 
 
+@contextlib.contextmanager
+def _signals_later() -> Iterator[None]:
+    """What Python does on a signal, it does when this is over: it may raise, and then
+    nobody would know of a child that has been started.
+    """
+    handlers = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if callable(handler := signal.getsignal(number))
+    }
+    if threading.current_thread() is not threading.main_thread():
+        handlers = {}  # that one alone does something
+    came: list[int] = []
+    try:
+        for number in handlers:
+            signal.signal(number, lambda number, _: came.append(number))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)
+
+
 class Loader:
-    """A running child. Start it early: it needs 0.2 s of its own."""
+    """A child to be. Start it early: it needs 0.2 s of its own.
+
+    See to it that close() is called before start() is: a signal may raise in there.
+    """
 
     def __init__(
         self, hooks: Sequence[str], *, pods_of: int | None = None, **defines: int
@@ -72,26 +103,30 @@ class Loader:
         defined, MAX_ROWS, IDLE_JIFFIES, MAX_POD_ADDRESSES.
         """
         self._begun = time.monotonic()
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket = ours
+        self._socket, self._its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._pods_of = pods_of
         # A file, not a pipe: nobody reads while clang may fill it.
         self._output = os.fdopen(os.memfd_create("loader"), "w+b")
         defines = {"MAX_ROWS": MAX_ROWS} | defines
         if pods_of is not None:
             defines |= {"PER_POD": 1, "OWN_NETNS": pods_of}
-        request = json.dumps({"hooks": list(hooks), "defines": defines})
-        with its:
-            # -P: a bcc.py in the working directory must not become our compiler;
-            # so the child is told where this package stands.
-            root = Path(__file__).resolve().parents[2]
-            path = f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+        self._request = json.dumps({"hooks": list(hooks), "defines": defines})
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Fork it; it works on its own from here."""
+        # -P: a bcc.py in the working directory must not become our compiler;
+        # so the child is told where this package stands.
+        root = Path(__file__).resolve().parents[2]
+        path = f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+        fd = self._its.fileno()
+        with _signals_later(), self._its:
             self._child = subprocess.Popen(
-                [sys.executable, "-P", "-m", __name__, str(its.fileno()), request],
+                [sys.executable, "-P", "-m", __name__, str(fd), self._request],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
-                pass_fds=(its.fileno(),),
+                pass_fds=(fd,),
                 # Ctrl-C is for us; we end it then, and do not blame it.
                 start_new_session=True,
                 env=os.environ | {"PYTHONPATH": path.rstrip(os.pathsep)},
@@ -107,17 +142,18 @@ class Loader:
     def close(self) -> None:
         """End the child, whatever it is doing."""
         self._socket.close()
-        if self._child.poll() is None:
+        self._its.close()
+        if self._child:
             self._child.kill()
-        self._child.wait()
+            self._child.wait()
         self._output.close()
 
     def _receive(self) -> Loaded:
-        self._socket.settimeout(_PATIENCE_SECONDS)
         fds: list[int] = []
         try:
             text = b""
             while not text.endswith(b"\n"):
+                self._wait()
                 part, more, _, _ = socket.recv_fds(self._socket, 1 << 16, 64)
                 fds += more
                 for fd in more:  # for us alone
@@ -146,7 +182,6 @@ class Loader:
         except BaseException:
             _close_all(fds)
             raise
-        self._child.wait()
 
         def of(kind: str) -> dict[str, int]:
             return {
@@ -169,7 +204,19 @@ class Loader:
             marks=answer["marks"],
         )
 
+    def _wait(self) -> None:
+        """Until there is something to read; TimeoutError where that takes too long."""
+        deadline = self._begun + _PATIENCE_SECONDS
+        # Again and again: where another thread takes a signal (while we fork, ours are
+        # blocked), a main thread that waits does not get to hear of it.
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        while not poll.poll(1000 * _HEARING_SECONDS):
+            if time.monotonic() > deadline:
+                raise TimeoutError
+
     def _died(self) -> KernelError:
+        assert self._child is not None
         code = self._child.wait()
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         return KernelError(

@@ -99,7 +99,9 @@ class Probes:
         `pods_of`: the net_cookie of the agent's namespace, to count what each
         pod receives (set_pod_addresses).
         """
-        return cls.from_loader(Loader(hooks, pods_of=pods_of, **defines))
+        with contextlib.closing(Loader(hooks, pods_of=pods_of, **defines)) as loader:
+            loader.start()
+            return cls.from_loader(loader)
 
     @classmethod
     def from_loader(cls, loader: Loader) -> Self:

@@ -77,6 +77,8 @@ def without_memory() -> int:
             *(f"link set br{i} up" for i in range(DEVICES)),
         )
         loader = Loader([Hook.NET_DEV_START_XMIT])
+        loader.start()
+        assert loader._child
         # While it compiles: the maps that it makes then are the cgroup's.
         (group / "cgroup.procs").write_text(str(loader._child.pid))
         with Probes.from_loader(loader) as probes:
