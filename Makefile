@@ -13,7 +13,7 @@ TEST_PACKAGES := gcc libc6-dev iptables ethtool libcap2-bin procps git ca-certif
   chromium
 
 CLUSTER_PACKAGES := openssl ca-certificates make
-CLUSTER := env XDG_CACHE_HOME=$(CACHE) $(BIN)/python -m
+CLUSTER := env XDG_CACHE_HOME=$(CACHE) TOOLS=$(TOOLS) $(BIN)/python -m
 
 .PHONY: help demo test lint format bench test-kernels cluster cluster-down cluster-tools \
   test-cluster image chart-docs pictures dashboards lock clean
@@ -59,6 +59,7 @@ cluster-down: $(BIN)/bigtcp-agent ## remove it, whatever happened to it
 
 test-cluster: cluster-tools image $(VENV)/dev ## tests on a cluster of their own, the chart's too
 	tests/cluster/tools --all >/dev/null
+	.ci/unpack $(TOOLS) prometheus promtool
 	$(SUDO) $(CLUSTER) pytest tests/chart tests/cluster tests/cluster_api $(ARGS)
 
 image: ## the images of Dockerfile, on a base made here
