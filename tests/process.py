@@ -34,10 +34,17 @@ _OPENER = urllib.request.build_opener(
 COMMAND = str(Path(sys.executable).with_name("bigtcp-agent"))
 
 
+def free_ports(count: int) -> list[int]:
+    """Different ones."""
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in held:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in held]
+
+
 def free_port() -> int:
-    with socket.socket() as any_socket:
-        any_socket.bind(("127.0.0.1", 0))
-        return int(any_socket.getsockname()[1])
+    return free_ports(1)[0]
 
 
 def nobody() -> str:

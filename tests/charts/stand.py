@@ -195,7 +195,6 @@ class Stand:
                 and self.prometheus.query(recorded) == [6 * len(FAMILIES)]
             ),
             "Prometheus to have netperf's results",
-            30,
         )
         return results
 

@@ -32,7 +32,7 @@ CACHE = (
 )
 STATE = CACHE / "up"  # of the cluster that is up: kubeconfig, logs
 BIG, LEGACY = 196_608, 65_536
-_SECONDS = 60  # in which whatever was asked of Kubernetes must have happened
+_SECONDS = 180  # in which whatever was asked of Kubernetes must have happened
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Cluster:
             capture_output=True,
             text=True,
             check=False,
-            timeout=2 * _SECONDS,
+            timeout=_SECONDS + 60,
         )
 
     def kubectl(self, *argv: str, text: str | None = None) -> str:
@@ -245,10 +245,15 @@ def down() -> None:
 
 def _end() -> None:
     """Kill its first process, which takes all; logs stay for who wants to know why."""
-    for pid in _processes():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not _processes(), "the cluster's processes to end", _SECONDS)
+
+    def ended() -> bool:
+        left = _processes()  # again and again: one may be about to be what it is
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not left
+
+    wait_until(ended, "the cluster's processes to end", _SECONDS)
     # The kernel takes its time with network namespaces; this end takes the other.
     subprocess.run(
         ["ip", "link", "del", cgroups.NAME], capture_output=True, check=False

@@ -60,10 +60,17 @@ def nothing_stays() -> Iterator[None]:
 
 
 def _begun(code: str, *, log: str) -> "subprocess.Popen[bytes]":
-    """`up` in a process of its own, at the moment when it has come to `log`."""
+    """`up` in a process of its own, at the moment when it has come to `log`: that is
+    there before what writes to it.
+    """
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     path = clusters.STATE / "log" / log
-    wait_until(lambda: path.exists() or process.poll(), log, 120)
+
+    def there() -> bool:
+        assert process.poll() is None
+        return path.exists() and bool(find("tests.cluster.host"))
+
+    wait_until(there, log, 120)
     return process
 
 

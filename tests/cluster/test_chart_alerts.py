@@ -195,5 +195,6 @@ def test_netperf_again_and_again(world: World) -> None:
     release.kubectl("wait", "job/first", "--for=condition=Complete", "--timeout=100s")
     cluster.set_bridge(LEGACY)
     upgrade(release, "netperf.schedule=* * * * *,netperf.hold=10")
-    expect(world, {"BigTCPSegmented": BOTH, "BigTCPNetperfRegressed": {""}})
+    wanted = {"BigTCPSegmented": BOTH, "BigTCPNetperfRegressed": {""}}
+    expect(world, wanted, seconds=300)  # the first of them may come late
     upgrade(release, "netperf.schedule=0 0 1 1 *")

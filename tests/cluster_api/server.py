@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from agent.lab.netns import wait_until
-from tests.process import free_port
+from tests.process import free_ports
 
 _CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
 BIN = Path(_CACHE, "bigtcp-agent", "cluster", "bin")
@@ -40,7 +40,7 @@ class ApiServer:
         self.folder = folder
         self.program = program
         self._cached = str(cached).lower()
-        self._etcd_port, self.port = free_port(), free_port()
+        self._etcd_port, self._peer_port, self.port = free_ports(3)
         self._etcd: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -62,7 +62,7 @@ class ApiServer:
             f"--data-dir={self.folder}/etcd",
             f"--listen-client-urls={etcd}",
             f"--advertise-client-urls={etcd}",
-            f"--listen-peer-urls=http://127.0.0.1:{free_port()}",
+            f"--listen-peer-urls=http://127.0.0.1:{self._peer_port}",
             "--unsafe-no-fsync",
         )
         self.serve()
@@ -148,7 +148,7 @@ class ApiServer:
     def _etcd_says(self, what: str, question: Any) -> Any:
         url = f"http://127.0.0.1:{self._etcd_port}/v3/kv/{what}"
         body = json.dumps(question).encode()
-        with urllib.request.urlopen(url, body, timeout=10) as answer:
+        with urllib.request.urlopen(url, body, timeout=60) as answer:
             return json.load(answer)
 
     def _run(self, program: str, *argv: str) -> subprocess.Popen[bytes]:

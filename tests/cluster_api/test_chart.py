@@ -43,7 +43,7 @@ def api(
         for name in ("agents", "cilium", "monitoring"):
             made.kubectl(f"create namespace {name}")
         made.kubectl(f"create --filename={BIN}/operators.yaml")
-        wait_until(lambda: served(made) >= FOREIGN, "the operators' kinds", 20)
+        wait_until(lambda: served(made) >= FOREIGN, "the operators' kinds")
         yield made
     finally:
         made.stop()
