@@ -31,7 +31,6 @@ def test_a_program_of_another_package_is_there(tmp_path: Path) -> None:
 
 
 def test_what_is_no_package_is_refused(tmp_path: Path) -> None:
-    argv = [UNPACK, tmp_path, "no-such-package"]
-    done = subprocess.run(argv, capture_output=True, check=False)
+    done = subprocess.run([UNPACK, tmp_path, "no-such-package"], check=False)
     assert done.returncode != 0
     assert list(tmp_path.iterdir()) == []
