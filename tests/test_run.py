@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from agent.commands.run import _EndedError, _Ending
 from agent.kernel.loader import _PATIENCE_SECONDS, Loader
 from agent.kernel.starting import stages
 from agent.lab.demo import BIG
@@ -150,6 +152,60 @@ def test_a_signal_while_the_loader_is_forked(monkeypatch: pytest.MonkeyPatch) ->
             loader.start()
     assert children[0].returncode == -signal.SIGKILL
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+@pytest.fixture
+def ending() -> Iterator[_Ending]:
+    """Signals are as they were, afterwards."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    hook = sys.unraisablehook
+    yield _Ending()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    sys.unraisablehook = hook
+
+
+def test_a_signal_while_the_main_thread_has_the_lock(ending: _Ending) -> None:
+    """It interrupts the very thread that would have to let go of it."""
+    with pytest.raises(_EndedError), ending, vars(ending._over)["_cond"]:
+        signal.raise_signal(signal.SIGINT)
+    assert ending.code == 130
+    assert ending.wait(0)
+
+
+def test_no_signal_interrupts_what_is_taken_down(ending: _Ending) -> None:
+    with ending:
+        pass
+    signal.raise_signal(signal.SIGTERM)
+    ending.wait_for_it()
+
+
+# The signal comes with its handler.
+EAGER = """
+import signal, sys
+from agent import cli
+
+def signal_and_raise(number, handler, of=signal.signal):
+    before = of(number, handler)
+    signal.raise_signal(number)
+    return before
+
+signal.signal = signal_and_raise
+sys.argv = ["bigtcp-agent", "run", "--listen", "127.0.0.1:0"]
+cli.main()
+"""
+
+
+def test_a_signal_that_comes_as_soon_as_it_may() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", EAGER],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_signal_that_another_thread_takes_is_heard() -> None:

@@ -5,7 +5,8 @@ import contextlib
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Self
 
 import click
 
@@ -17,7 +18,7 @@ from agent.snapshot.naming import Naming
 if TYPE_CHECKING:
     from agent.views.guard import Guard
 
-_HEARING_SECONDS = 0.2
+_HEARING_SECONDS = 0.1
 
 
 @click.command()
@@ -78,7 +79,7 @@ def run(  # noqa: PLR0913  a flag each
     wanted = settings.parse_hooks(hooks)
     named = settings.Interfaces.parse(interfaces, max_interfaces)
     ending = _Ending()
-    with contextlib.suppress(_EndedError), contextlib.ExitStack() as stack:
+    with contextlib.suppress(_EndedError), contextlib.ExitStack() as stack, ending:
         from agent import logs
         from agent.node import opened
         from agent.views.web import Server, make_app
@@ -132,31 +133,43 @@ def _complain(unraisable: "sys.UnraisableHookArgs") -> None:
 
 
 class _Ending:
-    """SIGTERM and Ctrl-C: while we start they interrupt, then they are waited for."""
+    """SIGTERM and Ctrl-C: while we start they interrupt, then they are waited for.
+
+    Innermost of what is to be taken down: that, no signal interrupts.
+    """
 
     def __init__(self) -> None:
         self.code = Exit.OK
-        self._told = threading.Event()
+        self._heard = False
         self._starting = True
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._tell)
-        sys.unraisablehook = _complain
+        self._over = threading.Event()
 
-    def _tell(self, number: int, _: object) -> None:
-        if not self._told.is_set():
+    def __enter__(self) -> Self:
+        sys.unraisablehook = _complain
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._hear)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._starting = False
+        self._over.set()
+
+    def _hear(self, number: int, _: object) -> None:
+        # No lock in here: whom this interrupts may hold it.
+        if not self._heard:
+            self._heard = True
             self.code = Exit.INTERRUPTED if number == signal.SIGINT else Exit.OK
-            self._told.set()
             if self._starting:
                 raise _EndedError
 
     def wait(self, seconds: float) -> bool:
-        """Wait for so long, or until told to end."""
-        return self._told.wait(seconds)
+        """Wait for so long, or until all is taken down."""
+        return self._over.wait(seconds)
 
     def wait_for_it(self) -> None:
         """The start is over: wait until told to end."""
         self._starting = False
         # Again and again: where a server's thread takes the signal, a main thread
         # that waits for ever never gets to hear of it.
-        while not self._told.wait(_HEARING_SECONDS):
-            pass
+        while not self._heard:
+            time.sleep(_HEARING_SECONDS)
