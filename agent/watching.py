@@ -103,7 +103,8 @@ class _Thread(ABC):
         """An agent that is hung is not waited for."""
         with self._steered():
             self._stopped = True
-        self._thread.join(_STOP_SECONDS)
+        if self._thread.ident is not None:  # else it was never started
+            self._thread.join(_STOP_SECONDS)
 
     def pause(self) -> None:
         """See there."""

@@ -324,6 +324,21 @@ def test_the_terminal_is_as_it_was(url: str, end: str | int, code: int) -> None:
         assert restored(screen)
 
 
+@pytest.mark.parametrize(
+    ("end", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)]
+)
+def test_the_terminal_is_given_back_at_once(url: str, end: int, code: int) -> None:
+    """To who ends it as soon as it has taken it."""
+    with terminal(COMMAND, "top", "--url", url) as screen:
+        before = screen.attributes
+        screen.wait_for("\x1b[?1049h")
+        screen.process.send_signal(end)
+        assert screen.end() == code
+        assert screen.attributes == before
+        assert restored(screen)
+        assert "Traceback" not in screen.text
+
+
 def test_it_can_be_suspended(url: str) -> None:
     """Ctrl-Z gives the terminal back; in the foreground again, all is drawn anew."""
     with terminal(COMMAND, "top", "--url", url) as screen:

@@ -121,6 +121,12 @@ def test_the_interval() -> None:
     ]
 
 
+def test_a_feed_that_was_never_started_can_be_stopped() -> None:
+    """As where a signal comes before the screen."""
+    with live(FakeAgent(counting())) as feed:
+        feed.stop()
+
+
 def test_a_feed_that_is_hung_can_be_stopped() -> None:
     """Whoever quits does not wait for an agent."""
     release = threading.Event()

@@ -84,8 +84,8 @@ class TopApp(App[AgentError | int]):
             # Else what was typed before the focus came would be replaced.
             yield Input(id="filter", compact=True, select_on_focus=False)
 
-    def on_mount(self) -> None:
-        """Begin to ask."""
+    def on_load(self) -> None:
+        """Before the terminal is ours: who ends us then, gets it back."""
         loop = asyncio.get_running_loop()
         for number, code in (
             (signal.SIGTERM, Exit.OK),
@@ -93,6 +93,9 @@ class TopApp(App[AgentError | int]):
             (signal.SIGINT, Exit.INTERRUPTED),
         ):
             loop.add_signal_handler(number, self.exit, code)
+
+    def on_mount(self) -> None:
+        """Begin to ask."""
         self.app_resume_signal.subscribe(self, self._redraw)
         self._lines("prompt").show([(("filter:", BOLD),)])
         self.set_interval(_TICK_SECONDS, self.draw_header)
