@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.commands.netperf import _hold
 from agent.kernel.probes import Probes
 from agent.lab.demo import BIG
 from agent.lab.netns import Namespace, Stand, chain, wait_until
@@ -184,6 +185,16 @@ def test_it_holds_only_so_long(stand: Stand) -> None:
         assert process.wait(60) == 0
 
 
+def test_who_has_the_results_may_end_it_at_once() -> None:
+    """And may say so twice."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        _hold(600, lambda: signal.raise_signal(signal.SIGTERM))
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_netperf_is_left_behind(stand: Stand, number: signal.Signals) -> None:
     cpu = max(os.sched_getaffinity(0))
@@ -192,7 +203,7 @@ def test_no_netperf_is_left_behind(stand: Stand, number: signal.Signals) -> None
         wait_until(lambda: _name(child) == "netperf", "netperf to run")
         assert os.sched_getaffinity(child or 0) == {cpu}
         process.send_signal(number)
-        code = process.wait(10)
+        code = process.wait(60)
     wait_until(lambda: _name(child) != "netperf", "netperf to end")
     assert code == (-9 if number == signal.SIGKILL else 130)
 

@@ -138,8 +138,6 @@ def netperf(  # noqa: PLR0913  a flag each
             with progress() as show:
                 witness = Witness(url, measurement.own_netns(), _note(show))
                 measured, failed = measurement.measure(name, test, found, witness, show)
-            if publish and not failed:
-                publish(measured)
             # After the record, and whatever becomes of it: should one of them find
             # no room, the other is not lost.
             text = measured.json() if output == "json" else netperf_text(measured)
@@ -149,7 +147,7 @@ def netperf(  # noqa: PLR0913  a flag each
         if failed:
             raise failed
         if publish:
-            _hold(hold)
+            _hold(hold, lambda: publish(measured))
     return Exit.OK
 
 
@@ -188,12 +186,17 @@ class _EndedError(BaseException):
     """SIGTERM came while the results were held: not an Exception, nobody eats it."""
 
 
-def _hold(seconds: int) -> None:
-    """Wait for so long, or until SIGTERM."""
+def _hold(seconds: int, publish: Callable[[], None]) -> None:
+    """Publish and wait for so long, or until SIGTERM: who has seen the results may end
+    us, and that is no failure.
+    """
 
-    def end(*_: object) -> None:
+    def end(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # we are ending
         raise _EndedError
 
     with contextlib.suppress(_EndedError):
         signal.signal(signal.SIGTERM, end)
+        publish()
         time.sleep(seconds)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
