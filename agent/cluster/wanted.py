@@ -78,8 +78,9 @@ class Cluster:
         self._reachable.set()
         if self._api is not None:
             self._api.close()
+        until = time.monotonic() + _JOIN_SECONDS
         for thread in self._threads:
-            thread.join(_JOIN_SECONDS)
+            thread.join(max(0.0, until - time.monotonic()))
 
     def state(self) -> ClusterState:
         """What is known now; never waits for the API server."""

@@ -109,6 +109,8 @@ class Watch(Generic[T]):
         while True:
             if not self._scout:
                 self._reachable.wait()
+                if self._clock.sleep(0):
+                    return
             began = self._clock.monotonic()
             least = 0.0
             try:

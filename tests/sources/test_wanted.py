@@ -217,6 +217,23 @@ def test_only_the_scout_knocks_at_a_server_that_is_away() -> None:
     thread.join()
 
 
+def test_who_waits_for_the_server_asks_nothing_at_the_end() -> None:
+    api = FakeApi()
+    api.end = 0
+    reachable = threading.Event()
+    reachable.set()
+    resource: Resource[Json] = Resource("x", ("/x",), {}, lambda item: item)
+    Watch(
+        api,
+        resource,
+        lambda: None,
+        reachable=reachable,
+        clock=Clock(api.sleep, lambda: api.now),
+        scout=False,
+    ).run()
+    assert api.lists == []
+
+
 def test_retries_are_quick_first_and_slow_at_last() -> None:
     waits = [retry_seconds(failures, 0) for failures in range(1, 12)]
     assert waits[:8] == [0.25, 0.5, 1, 2, 4, 8, 16, 30]
