@@ -248,6 +248,17 @@ def _family(address: Address) -> socket.AddressFamily:
     return found[0][0]
 
 
+def _is_connected(client: socket.socket) -> bool:
+    """False where it has reset meanwhile, as load balancers do that only look whether
+    somebody listens: ssl would leave its socket open, and call it an error.
+    """
+    try:
+        client.getpeername()
+    except OSError:
+        return False
+    return True
+
+
 class Server(ThreadingMixIn, WSGIServer):
     """Listens from the beginning, so that a port that is taken is told at once;
     then serves a thread per request, so many at once.
@@ -322,6 +333,8 @@ class Server(ThreadingMixIn, WSGIServer):
         context = self._gate.context() if self._gate else None
         if context is None:
             super().finish_request(request, client_address)
+            return
+        if not _is_connected(request):
             return
         request.settimeout(_REQUEST_SECONDS)
         with context.wrap_socket(

@@ -2,8 +2,10 @@
 """The server under clients that are slow on purpose, or too many."""
 
 import contextlib
+import select
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -42,16 +44,20 @@ def served(
         wait_until(lambda: threading.active_count() <= before, "its threads to end", 20)
 
 
+def encrypting(folder: Path) -> Guard:
+    pki.authority(folder)
+    pki.certificate(folder, "server")
+    files = "{cert_file: server.crt, key_file: server.key}"
+    (folder / "web.yaml").write_text(f"tls_server_config: {files}\n")
+    return Guard(str(folder / "web.yaml"))
+
+
 @pytest.fixture(params=["http", "https"])
 def scheme(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Guard | None]:
     """And the gate for it."""
     if request.param == "http":
         return "http", None
-    pki.authority(tmp_path)
-    pki.certificate(tmp_path, "server")
-    files = "{cert_file: server.crt, key_file: server.key}"
-    (tmp_path / "web.yaml").write_text(f"tls_server_config: {files}\n")
-    return "https", Guard(str(tmp_path / "web.yaml"))
+    return "https", encrypting(tmp_path)
 
 
 def test_many_that_say_nothing_keep_nobody_away(
@@ -199,6 +205,18 @@ def test_who_is_slow_for_himself_is_not_sent_away_for_a_crowd(
         slow.sendall(b"TP/1.0\r\n\r\n")
         slow.settimeout(60)
         assert slow.recv(100).startswith(b"HTTP/1.0 200")
+
+
+def test_who_resets_before_the_handshake_is_no_event(tmp_path: Path) -> None:
+    """As a load balancer that only looks whether somebody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname()) as client:
+            ours, address = listener.accept()
+            linger = struct.pack("ii", 1, 0)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        wait_until(lambda: select.select([ours], [], [], 0)[0], "the reset")
+        with ours, Server(Address("127.0.0.1", 0), encrypting(tmp_path)) as server:
+            server.finish_request(ours, address)
 
 
 def test_readiness_reads_once_a_second_whoever_asks() -> None:
