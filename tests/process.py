@@ -125,13 +125,15 @@ def child_of(process: subprocess.Popen[str], what: str = "") -> int | None:
     return int(done.stdout.split()[0]) if done.stdout else None
 
 
-def loader_of(process: subprocess.Popen[str]) -> int:
-    """Of an agent that starts."""
-    child = wait_until(
-        lambda: child_of(process, "kernel.loader"), "the loader to start"
-    )
-    assert child
-    return child
+def loader_of(process: subprocess.Popen[str]) -> int | None:
+    """Of an agent that starts; None where it was gone before we could look."""
+
+    def found() -> list[int | None]:
+        child = child_of(process, "kernel.loader")
+        gone = programs_of(process.pid) or process.poll() is not None
+        return [child] if child or gone else []
+
+    return wait_until(found, "its loader")[0]
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -57,7 +58,11 @@ def run(*argv: str, within: Namespace | None = None) -> tuple[int, str, str]:
 
 
 @contextlib.contextmanager
-def running(stand: Stand, *argv: str) -> Iterator[subprocess.Popen[str]]:
+def running(
+    stand: Stand, *argv: str, netperf_of: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """With the netperf of a folder before all others."""
+    path = os.environ["PATH"]
     process = subprocess.Popen(
         stand.client.command(
             *(COMMAND, "netperf", "--server", stand.addresses["ipv6"]), *argv
@@ -65,6 +70,7 @@ def running(stand: Stand, *argv: str) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=os.environ | {"PATH": f"{netperf_of}:{path}" if netperf_of else path},
     )
     try:
         yield process
@@ -143,7 +149,13 @@ def test_without_an_agent_there_are_results(stand: Stand) -> None:
     assert "64 KiB" not in told
 
 
-def test_the_results_wait_for_a_scrape(stand: Stand) -> None:
+def test_the_results_wait_for_a_scrape(stand: Stand, tmp_path: Path) -> None:
+    go, waits = tmp_path / "go", tmp_path / "netperf"
+    waits.write_text(
+        f'#!/bin/sh\n[ "$1" = -V ] || while [ ! -e {go} ]; do sleep 0.05; done\n'
+        f'exec {shutil.which("netperf")} "$@"\n'
+    )
+    waits.chmod(0o755)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     listen = ("--listen", f"127.0.0.1:{port}")
@@ -154,9 +166,11 @@ def test_the_results_wait_for_a_scrape(stand: Stand) -> None:
     with agent(within=node(stand)) as (_, address):
         # As the chart writes it, where the node's address is of this family.
         flags = ("--url", f"http://{NODE6}:{address.rpartition(':')[2]}")
-        with running(stand, *flags, *listen, *QUICK, "--hold", "60") as process:
+        more = (*listen, *QUICK, "--hold", "60")
+        with running(stand, *flags, *more, netperf_of=tmp_path) as process:
             wait_until(scraped, "the port to be open before the runs are over")
             assert "bigtcp_netperf_transactions_per_second{" not in scraped()
+            go.touch()
             wait_until(lambda: "per_second{" in scraped(), "the results")
             text = scraped()
             taken = run("--server", NODE, *listen, within=stand.client)

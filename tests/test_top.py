@@ -131,7 +131,7 @@ def test_without_a_terminal_it_goes_on_as_text(url: str) -> None:
         while heads < 3:
             heads += process.stdout.readline().startswith("node1, Linux")
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=60)
     assert (process.returncode, said.strip()) == (130, "")
 
 
@@ -210,7 +210,7 @@ def test_without_a_terminal_it_outlives_the_agent(tmp_path: Path) -> None:
             rows.append(json.loads(process.stdout.readline()))
         rows += [json.loads(process.stdout.readline()) for _ in range(22)]
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=60)
     assert (process.returncode, said.strip()) == (130, "")
     rates = [row["bytes_per_second"] for row in rows if row["device"] == "uplink"]
     assert max(rates) < 1.1 * 700_000 * 1000
@@ -348,7 +348,8 @@ def test_it_can_be_suspended(url: str) -> None:
         for _ in range(2):
             screen.type("\x1a")
             wait_until(lambda: ") T " in stat.read_text(), "it to be stopped")
-            screen.drain(0.1)
+            while screen.read(0):  # all that it wrote is there
+                pass
             assert screen.attributes == before
             assert restored(screen)
             seen = len(screen.text)

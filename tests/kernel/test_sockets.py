@@ -143,9 +143,13 @@ def test_big_tcp_agrees_with_iptables_and_the_interface(
         stand.set_sizes(BIG)
         counted = count_big_by_iptables(stand.server, family)
         with transfer(stand, family, 64 << 20):
-            received = seen(probes, stand.server, Hook.NETIF_RECEIVE_SKB, family)
-            sent = seen(probes, stand.client, Hook.NET_DEV_START_XMIT, family)
-            expected = counted()
+            received, sent, expected = at_rest(
+                lambda: (
+                    seen(probes, stand.server, Hook.NETIF_RECEIVE_SKB, family),
+                    seen(probes, stand.client, Hook.NET_DEV_START_XMIT, family),
+                    counted(),
+                )
+            )
             tx_bytes = counters(stand.client).tx_bytes
             rx_bytes = counters(stand.server).rx_bytes
         possible = can_be_big(stand.client, family)

@@ -122,13 +122,13 @@ def test_a_stdout_that_refuses_costs_no_record(tmp_path: Path) -> None:
 
 
 def test_an_uplink_at_64_kib_is_slower_than_big_tcp_off() -> None:
-    """By half here: in the median of three it is always."""
+    """By half here; what else the machine does only slows: the best of three."""
     flags = ("--topology", "router", "--family", "ipv4", "--rounds", "3")
     off, cut, on = demo(*flags)["ipv4"]
     assert off["segmented_in_software"] == on["segmented_in_software"] == 0
     assert cut["segmented_in_software"] > 100
     assert cut["big_bytes_share"] > 0.9
-    assert cut["gain_percent"]["median"] < 0
+    assert max(cut["trials"]) < max(off["trials"])
 
 
 @contextlib.contextmanager
@@ -166,7 +166,7 @@ def test_nothing_is_left_behind(
     """Ctrl-C in a terminal goes to all of its processes."""
     with running() as process:
         kill(process.pid, number)
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
         assert process.returncode == (-9 if number == signal.SIGKILL else 130)
 
 
@@ -177,7 +177,7 @@ def test_a_child_that_is_killed_is_a_clean_end(name: str) -> None:
         os.kill(children(process.pid)[name], signal.SIGKILL)
         if name == "sleep":
             process.terminate()
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=60)
         assert process.returncode == (1 if name == "netperf" else 130)
         assert ("error: netperf to 192.0.2.2 failed" in said) == (name == "netperf")
         assert "Traceback" not in said

@@ -37,7 +37,7 @@ def of(health: Any = None, config: Any = None, endpoints: Any = None) -> Applied
 def test_what_its_own_models_write(version: str, tmp_path: Path) -> None:
     path = tmp_path / "cilium.sock"
     with agent(path, answering(recorded(version)["on"])):
-        found = read_applied(str(path), wall=lambda: 7.0)
+        found = read_applied(str(path), seconds=30, wall=lambda: 7.0)
     assert found
     assert (found.read, found.version, found.state) == (7.0, version, "Ok")
     assert found.message == ""
@@ -69,7 +69,7 @@ def test_what_its_own_models_write(version: str, tmp_path: Path) -> None:
 def test_off_and_legacy(version: str, tmp_path: Path) -> None:
     path = tmp_path / "cilium.sock"
     with agent(path, answering(recorded(version)["off"])):
-        found = read_applied(str(path))
+        found = read_applied(str(path), seconds=30)
     assert found
     assert found.big_tcp[Family.IPV4] == BigTcp(False, 65536, 65536)
     assert found.host_routing == "Legacy"

@@ -128,18 +128,18 @@ def test_twenty_megabytes(tmp_path: Path) -> None:
     path = tmp_path / "cilium.sock"
     big = says(http(b'{"a": "' + b"x" * (20 << 20) + b'"}'))
     with agent(path, big), pytest.raises(OSError, match="longer than 16,777,216 bytes"):
-        read_applied(str(path))
+        read_applied(str(path), seconds=30)
 
 
 def test_no_socket_is_absent_and_a_dead_one_has_failed(tmp_path: Path) -> None:
     path = tmp_path / "cilium.sock"
-    assert read_applied(str(path)) is None
+    assert read_applied(str(path), seconds=30) is None
     with agent(path, answering(GOOD)):
-        assert read_applied(str(path))
+        assert read_applied(str(path), seconds=30)
     with pytest.raises(OSError, match="nobody listens"):
-        read_applied(str(path))
+        read_applied(str(path), seconds=30)
     path.unlink()
-    assert read_applied(str(path)) is None
+    assert read_applied(str(path), seconds=30) is None
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "loop", "long"])
@@ -153,7 +153,7 @@ def test_a_path_that_is_no_socket(kind: str, tmp_path: Path) -> None:
         case "loop":
             path.symlink_to(path)
     with pytest.raises(OSError, match="GET /v1/healthz at"):
-        read_applied(str(path))
+        read_applied(str(path), seconds=30)
 
 
 def test_replaced_while_running(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_replaced_while_running(tmp_path: Path) -> None:
     path = tmp_path / "cilium.sock"
     for version in ("1.15.19", "1.20.2"):
         with agent(path, answering(recorded(version)["on"])):
-            found = read_applied(str(path))
+            found = read_applied(str(path), seconds=30)
         assert found
         assert found.version == version
 
@@ -174,7 +174,7 @@ def test_gone_between_two_questions(tmp_path: Path) -> None:
         send(http(json.dumps(GOOD[url]).encode()))
 
     with agent(path, behave), pytest.raises(OSError, match="went away"):
-        read_applied(str(path))
+        read_applied(str(path), seconds=30)
 
 
 ANY = st.recursive(

