@@ -60,7 +60,7 @@ cluster-down: $(BIN)/bigtcp-agent ## remove it, whatever happened to it
 test-cluster: cluster-tools image $(VENV)/dev ## tests on a cluster of their own, the chart's too
 	tests/cluster/tools --all >/dev/null
 	.ci/unpack $(TOOLS) prometheus promtool
-	$(SUDO) $(CLUSTER) pytest tests/chart tests/cluster tests/cluster_api $(ARGS)
+	$(SUDO) $(CLUSTER) pytest --timeout=900 tests/chart tests/cluster tests/cluster_api $(ARGS)
 
 image: ## the images of Dockerfile, on a base made here
 	$(SUDO) .ci/image $(CACHE)/bigtcp-agent/image

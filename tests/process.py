@@ -113,8 +113,8 @@ def orphans(before: set[int]) -> set[int]:
 
 
 def child_of(process: subprocess.Popen[str], what: str = "") -> int | None:
-    """A child, one with `what` in its command line: before it has one of its own, it
-    is not yet that program, and its parent waits for it.
+    """A child, one with `what` in its command line: between fork and exec that is its
+    parent's, which waits.
     """
     done = subprocess.run(
         ["pgrep", "-f", "-P", str(process.pid), what],

@@ -18,7 +18,7 @@ Sample = dict[str, Any]
 
 
 def tool(name: str) -> str:
-    """A program of Debian's Prometheus packages, unpacked by `make test`."""
+    """A program of Debian's Prometheus packages, unpacked by `make`."""
     found = sorted(TOOLS.glob(f"*/usr/bin/{name}"))
     assert found, f"no {name} under {TOOLS}: run `make test`"
     return str(found[0])

@@ -20,6 +20,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path, text in (("DEBIAN/control", CONTROL), ("bin/x", "")):
         (tree / path).parent.mkdir(parents=True)
         (tree / path).write_text(text)
+    (tree / "DEBIAN").chmod(0o755)  # dpkg-deb wants no less and no more
     deb = tmp_path / "x.deb"
     subprocess.run(["dpkg-deb", "--build", tree, deb], check=True, capture_output=True)
     get = f"""echo "$@" >>{asked}

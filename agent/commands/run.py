@@ -135,7 +135,8 @@ def _complain(unraisable: "sys.UnraisableHookArgs") -> None:
 class _Ending:
     """SIGTERM and Ctrl-C: while we start they interrupt, then they are waited for.
 
-    Innermost of what is to be taken down: that, no signal interrupts.
+    To be entered last: what was entered before, no signal interrupts while it is
+    taken down.
     """
 
     def __init__(self) -> None:
@@ -163,7 +164,7 @@ class _Ending:
                 raise _EndedError
 
     def wait(self, seconds: float) -> bool:
-        """Wait for so long, or until all is taken down."""
+        """Wait for so long, or until we end."""
         return self._over.wait(seconds)
 
     def wait_for_it(self) -> None:

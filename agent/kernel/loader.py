@@ -70,29 +70,29 @@ def _signals_later() -> Iterator[None]:
     """What Python does on a signal, it does when this is over: it may raise, and then
     nobody would know of a child that has been started.
     """
-    handlers = {
-        number: handler
-        for number in (signal.SIGINT, signal.SIGTERM)
-        if callable(handler := signal.getsignal(number))
-    }
     if threading.current_thread() is not threading.main_thread():
-        handlers = {}  # that one alone does something
+        yield  # that one alone does it
+        return
     came: list[int] = []
-    try:
-        for number in handlers:
-            signal.signal(number, lambda number, _: came.append(number))
+    with contextlib.ExitStack() as stack:  # it goes on where one of them raises
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if callable(handler):
+                stack.callback(_again, number, came)
+                stack.callback(signal.signal, number, handler)
+                signal.signal(number, lambda number, _: came.append(number))
         yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for late in came:
-            signal.raise_signal(late)
+
+
+def _again(number: int, came: Sequence[int]) -> None:
+    if number in came:
+        signal.raise_signal(number)
 
 
 class Loader:
     """A child to be. Start it early: it needs 0.2 s of its own.
 
-    See to it that close() is called before start() is: a signal may raise in there.
+    Register close() before you call start(): a signal may raise in there.
     """
 
     def __init__(

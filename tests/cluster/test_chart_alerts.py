@@ -32,9 +32,6 @@ from tests.cluster.observed import (
 from tests.cluster.release import NAME, Release
 from tests.kernel.frames import SOL_PACKET
 
-# Many waits, of minutes each: this only ends a hang.
-pytestmark = pytest.mark.timeout(900)
-
 # netperf is there from the start, for its place in the monitor; it runs when told.
 VALUES = (
     *("--set=netperf.enabled=true", "--set=netperf.schedule=0 0 1 1 *"),

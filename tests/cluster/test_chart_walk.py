@@ -35,9 +35,6 @@ from tests.cluster.release import NAME
 from tests.cluster.test_walk import EXPECTED
 from tests.process import fetch
 
-# Many waits, of minutes each: this only ends a hang.
-pytestmark = pytest.mark.timeout(900)
-
 VALUES = (
     *("--set=agent.maxPods=16", "--set=netperf.enabled=true"),
     # Of longer messages: what comes after is faster, whatever else this machine does.

@@ -80,8 +80,7 @@ def without_memory() -> int:
         loader.start()
         assert loader._child
         # While it compiles: the maps that it makes then are the cgroup's.
-        with contextlib.suppress(ProcessLookupError):  # it is done: then they are not
-            (group / "cgroup.procs").write_text(str(loader._child.pid))
+        (group / "cgroup.procs").write_text(str(loader._child.pid))
         with Probes.from_loader(loader) as probes:
             spend(group)
             send(namespace)

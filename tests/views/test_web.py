@@ -123,7 +123,6 @@ def test_many_that_do_not_read_keep_nobody_away(
 ) -> None:
     monkeypatch.setattr(web, "_MOST_CONNECTIONS", 4)
     monkeypatch.setattr(web, "_REQUEST_SECONDS", 600)  # or time would make room
-    monkeypatch.setattr(web, "_REQUEST_SECONDS", 600)  # or time would make room
     monkeypatch.setattr(web, "_PAGE", "{version}{kernel}" + "x" * (16 << 20))
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(served())
