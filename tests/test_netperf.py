@@ -4,6 +4,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -209,10 +210,17 @@ def test_who_has_the_results_may_end_it_at_once() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_no_netperf_is_left_behind(stand: Stand, number: signal.Signals) -> None:
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", ENDS)
+def test_nothing_is_left_behind(
+    stand: Stand, number: signal.Signals, tmp_path: Path
+) -> None:
+    """No netperf and, if it can be helped, no part of a record."""
     cpu = max(os.sched_getaffinity(0))
-    with running(stand, "-l", "60", "--cpu", str(cpu)) as process:
+    flags = ("-l", "60", "--cpu", str(cpu), "--record", str(tmp_path / "a.json"))
+    with running(stand, *flags) as process:
         child = wait_until(lambda: child_of(process), "netperf to run")
         wait_until(lambda: _name(child) == "netperf", "netperf to run")
         assert os.sched_getaffinity(child or 0) == {cpu}
@@ -220,6 +228,19 @@ def test_no_netperf_is_left_behind(stand: Stand, number: signal.Signals) -> None
         code = process.wait(60)
     wait_until(lambda: _name(child) != "netperf", "netperf to end")
     assert code == (-9 if number == signal.SIGKILL else 130)
+    assert bool(list(tmp_path.iterdir())) == (number == signal.SIGKILL)
+
+
+def test_after_nohup_it_goes_on(stand: Stand) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with running(stand, "-l", "60") as process:
+            wait_until(lambda: _name(child_of(process)) == "netperf", "netperf to run")
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            (ignored,) = re.findall(r"SigIgn:\s+(\w+)", status)
+            assert int(ignored, 16) & 1 << signal.SIGHUP - 1
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def with_netperf_of(folder: Path, *argv: str) -> "subprocess.CompletedProcess[str]":

@@ -2,10 +2,10 @@
 """`bigtcp-agent demo`: BIG TCP off and on, on this machine."""
 
 import contextlib
-import signal
 
 import click
 
+from agent.commands import ending
 from agent.commands.options import output
 from agent.commands.progress import progress
 
@@ -63,8 +63,7 @@ def demo(  # noqa: PLR0913  a flag each
     from agent.snapshot.model import Family
     from agent.views import report
 
-    # A service manager's SIGTERM must take the namespaces down as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ending.as_by_ctrl_c()
     families = (Family.IPV4, Family.IPV6) if family == "both" else (Family(family),)
     ways = [way.name for way in lab.TOPOLOGIES[topology].ways]
     with contextlib.ExitStack() as told, in_folder(record, ways) as files:

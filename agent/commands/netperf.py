@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agent import inquiry, settings
-from agent.commands import options
+from agent.commands import ending, options
 from agent.commands.options import flag
 from agent.commands.progress import Progress, progress
 from agent.errors import BadValueError, Exit
@@ -118,8 +118,7 @@ def netperf(  # noqa: PLR0913  a flag each
     from agent.views.netperf import netperf_text
     from agent.witness import Witness
 
-    # A service manager's SIGTERM must end netperf as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ending.as_by_ctrl_c()
     logs.silence()
     where = settings.Server.parse(server, PORT)
     address = settings.Address.parse(listen) if listen else None

@@ -5,7 +5,6 @@ import contextlib
 import importlib
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from threading import Thread
@@ -15,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from agent import settings
+from agent.commands import ending
 from agent.commands.options import no_nan, url, with_cluster
 from agent.errors import AgentError, Exit
 from agent.snapshot.plain import plain
@@ -89,8 +89,7 @@ def top(  # noqa: PLR0913  a flag each
             name = "agent.views.top.app"
             Thread(target=importlib.import_module, args=(name,), daemon=True).start()
         else:
-            # SIGTERM takes probes and files down as Ctrl-C does.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            ending.as_by_ctrl_c()
         if replay:
             from agent.record.lines import Recording, no_interval
 

@@ -54,8 +54,11 @@ class Writer:
             self._file.close()
 
     def add(self, picture: Mapping[str, Any]) -> None:
-        """Append a picture; OSError where it cannot be written."""
-        self._write(picture)
+        """Append a picture; OSError where it cannot be written. A record that is closed
+        takes no more: an answer may come late.
+        """
+        if not self._file.closed:
+            self._write(picture)
 
     def _write(self, value: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(value, separators=(",", ":")) + "\n")

@@ -41,6 +41,16 @@ def test_a_writer_that_was_killed(path: Path) -> None:
     assert counts(path) == [1, 2]
 
 
+def test_a_record_that_is_closed_takes_no_more(tmp_path: Path) -> None:
+    """An agent may answer after the end."""
+    path = tmp_path / "closed.jsonl"
+    with Writer(str(path)) as record:
+        pass
+    before = path.read_text()
+    record.add({})
+    assert path.read_text() == before
+
+
 def test_nothing_is_written_over(path: Path) -> None:
     before = path.read_bytes()
     with pytest.raises(RecordError, match="exists already"):
