@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from agent.commands.run import _EndedError, _Ending
+from agent.commands.ending import EndedError
+from agent.commands.run import _Ending
 from agent.kernel.loader import _PATIENCE_SECONDS, Loader
 from agent.kernel.starting import stages
 from agent.lab.demo import BIG
@@ -185,7 +186,7 @@ def ending() -> Iterator[_Ending]:
 
 def test_a_signal_while_the_main_thread_has_the_lock(ending: _Ending) -> None:
     """It interrupts the very thread that would have to let go of it."""
-    with pytest.raises(_EndedError), ending, vars(ending._over)["_cond"]:
+    with pytest.raises(EndedError), ending, vars(ending._over)["_cond"]:
         signal.raise_signal(signal.SIGINT)
     assert ending.code == 130
     assert ending.wait(0)

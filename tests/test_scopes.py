@@ -7,12 +7,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from agent.lab.netns import wait_until
-from agent.snapshot.model import Family, Hook, Scope
+from agent.snapshot.model import Hook, Scope
 from tests.kernel.frames import gso_frame, send_frames
-from tests.kernel.nodes import Node, two_nodes
+from tests.kernel.nodes import FAMILIES, Node, two_nodes
 from tests.process import agent, fetch
 
-FAMILIES = (Family.IPV4, Family.IPV6)
 HOOKS = (Hook.NET_DEV_START_XMIT, Hook.NETIF_RECEIVE_SKB)
 # Others send on this machine, too, but nobody skbs as long as these.
 LENGTH, LONGEST_OF_OTHERS, LIMIT = 300_000, "262144.0", 524280

@@ -4,6 +4,10 @@
 import signal
 
 
+class EndedError(BaseException):
+    """A signal came: not an Exception, so nobody eats it."""
+
+
 def as_by_ctrl_c() -> None:
     """A service manager's SIGTERM, and the SIGHUP of a terminal that is gone, take down
     namespaces, probes and half-written files as Ctrl-C does; after nohup, which ignores

@@ -181,10 +181,6 @@ def _serving(address: settings.Address) -> "Iterator[Callable[[Record], None]]":
         yield published.append
 
 
-class _EndedError(BaseException):
-    """SIGTERM came while the results were held: not an Exception, nobody eats it."""
-
-
 def _hold(seconds: int, publish: Callable[[], None]) -> None:
     """Publish and wait for so long, or until SIGTERM: who has seen the results may end
     us, and that is no failure.
@@ -192,9 +188,9 @@ def _hold(seconds: int, publish: Callable[[], None]) -> None:
 
     def end(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_IGN)  # we are ending
-        raise _EndedError
+        raise ending.EndedError
 
-    with contextlib.suppress(_EndedError):
+    with contextlib.suppress(ending.EndedError):
         signal.signal(signal.SIGTERM, end)
         publish()
         time.sleep(seconds)

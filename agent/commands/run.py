@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 import click
 
 from agent import __version__, settings
+from agent.commands.ending import EndedError
 from agent.commands.options import flag, with_cluster
 from agent.errors import Exit
 from agent.snapshot.naming import Naming
@@ -79,7 +80,7 @@ def run(  # noqa: PLR0913  a flag each
     wanted = settings.parse_hooks(hooks)
     named = settings.Interfaces.parse(interfaces, max_interfaces)
     ending = _Ending()
-    with contextlib.suppress(_EndedError), contextlib.ExitStack() as stack, ending:
+    with contextlib.suppress(EndedError), contextlib.ExitStack() as stack, ending:
         from agent import logs
         from agent.node import opened
         from agent.views.web import Server, make_app
@@ -122,13 +123,9 @@ def _gate(web_config: str) -> "Guard | None":
     return Guard(web_config)
 
 
-class _EndedError(BaseException):
-    """A signal came while we were starting: not an Exception, so nobody eats it."""
-
-
 def _complain(unraisable: "sys.UnraisableHookArgs") -> None:
     """Where Python must ignore an exception it says so; ours is only late."""
-    if unraisable.exc_type is not _EndedError:
+    if unraisable.exc_type is not EndedError:
         sys.__unraisablehook__(unraisable)
 
 
@@ -161,7 +158,7 @@ class _Ending:
             self._heard = True
             self.code = Exit.INTERRUPTED if number == signal.SIGINT else Exit.OK
             if self._starting:
-                raise _EndedError
+                raise EndedError
 
     def wait(self, seconds: float) -> bool:
         """Wait for so long, or until we end."""

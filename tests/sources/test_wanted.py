@@ -195,12 +195,10 @@ def test_an_unusable_kubeconfig_has_failed() -> None:
     assert cluster.state().problems["configmap"] == "config: no kubeconfig file"
 
 
-def test_only_the_scout_knocks_at_a_server_that_is_away() -> None:
-    api = FakeApi()
-    api.objects = {"/x": []}
-    reachable = threading.Event()
+def waiting(api: FakeApi, reachable: threading.Event) -> Watch[Json]:
+    """A watch that is not the scout."""
     resource: Resource[Json] = Resource("x", ("/x",), {}, lambda item: item)
-    watch = Watch(
+    return Watch(
         api,
         resource,
         lambda: None,
@@ -208,6 +206,13 @@ def test_only_the_scout_knocks_at_a_server_that_is_away() -> None:
         clock=Clock(api.sleep, lambda: api.now),
         scout=False,
     )
+
+
+def test_only_the_scout_knocks_at_a_server_that_is_away() -> None:
+    api = FakeApi()
+    api.objects = {"/x": []}
+    reachable = threading.Event()
+    watch = waiting(api, reachable)
     thread = threading.Thread(target=watch.run)
     thread.start()
     assert watch.objects is None
@@ -222,15 +227,7 @@ def test_who_waits_for_the_server_asks_nothing_at_the_end() -> None:
     api.end = 0
     reachable = threading.Event()
     reachable.set()
-    resource: Resource[Json] = Resource("x", ("/x",), {}, lambda item: item)
-    Watch(
-        api,
-        resource,
-        lambda: None,
-        reachable=reachable,
-        clock=Clock(api.sleep, lambda: api.now),
-        scout=False,
-    ).run()
+    waiting(api, reachable).run()
     assert api.lists == []
 
 
