@@ -8,65 +8,102 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any
 
 _TOO_MANY = "too many ask at once; try again"
 
 
+@dataclass(eq=False)
+class Place:
+    """Of one connection, which came at `since` (monotonic seconds)."""
+
+    connection: socket.socket
+    address: str
+    since: float = field(default_factory=time.monotonic)
+    is_awaited: bool = True  # it is the client's turn, from when it came
+    is_lost: bool = False
+
+
 class Places:
-    """So many connections. Where all places are taken, one that is waited for loses
-    its own: the oldest of the address that has most of them. So many that say
+    """So many connections. Where all places are taken, one whose client is waited for
+    loses its own: the oldest of the address that has most of them. So many that say
     nothing, or drip, or do not read keep nobody away who comes from elsewhere.
     """
 
     def __init__(self, most: int) -> None:
-        self._free = threading.BoundedSemaphore(most)
-        self._lock = threading.Lock()
-        self._awaited: dict[socket.socket, tuple[str, float]] = {}
+        self._most = most
+        self._changed = threading.Condition()
+        self._taken: dict[socket.socket, Place] = {}
 
-    def take(self, seconds: float) -> bool:
+    def take(self, connection: socket.socket, address: str, seconds: float) -> bool:
         """Have a place, or wait so long for one. False: there is none."""
-        if self._free.acquire(blocking=False):
+        with self._changed:
+            if self._is_full():
+                self._dismiss()
+            self._changed.wait_for(lambda: not self._is_full(), seconds)
+            if self._is_full():
+                return False
+            self._taken[connection] = Place(connection, address)
             return True
-        self._dismiss()
-        return self._free.acquire(timeout=seconds)
 
-    def leave(self) -> None:
+    def leave(self, connection: socket.socket) -> None:
         """Who had one needs it no more."""
-        self._free.release()
+        with self._changed:
+            del self._taken[connection]
+            self._changed.notify()
 
     @contextlib.contextmanager
-    def awaiting(
-        self, connection: socket.socket, address: str, since: float
-    ) -> Iterator[None]:
-        """Meanwhile it is the client's turn, who may lose its place:
-        ConnectionAbortedError then. `since`: when it came (monotonic seconds).
+    def served(self, connection: socket.socket) -> Iterator[Place]:
+        """Its place, which it cannot lose any more afterwards: then it is closed."""
+        with self._changed:
+            place = self._taken[connection]
+        try:
+            yield place
+        finally:
+            with self._changed:
+                place.is_awaited = False
+
+    def encrypted(self, place: Place, connection: socket.socket) -> None:
+        """Its place is this one's from now on; ConnectionAbortedError: it has none."""
+        with self._kept(place):
+            place.connection = connection
+
+    @contextlib.contextmanager
+    def answering(self, place: Place) -> Iterator[None]:
+        """Meanwhile it is our turn, and it keeps its place; ConnectionAbortedError: it
+        has none.
         """
-        with self._lock:
-            self._awaited[connection] = address, since
+        with self._kept(place):
+            place.is_awaited = False
         try:
             yield
         finally:
-            with self._lock:
-                kept = self._awaited.pop(connection, None) is not None
-        if not kept:
-            raise ConnectionAbortedError
+            with self._changed:
+                place.is_awaited = True
+
+    @contextlib.contextmanager
+    def _kept(self, place: Place) -> Iterator[None]:
+        with self._changed:
+            if place.is_lost:
+                raise ConnectionAbortedError
+            yield
+
+    def _is_full(self) -> bool:
+        return len(self._taken) >= self._most
 
     def _dismiss(self) -> None:
-        with self._lock:
-            crowd = Counter(address for address, _ in self._awaited.values())
-            one = max(
-                self._awaited.items(),
-                key=lambda each: (crowd[each[1][0]], -each[1][1]),
-                default=None,
-            )
-            if one is None:
-                return
-            del self._awaited[one[0]]
-            # SSLSocket's own takes away what its thread reads with.
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(one[0], socket.SHUT_RDWR)
+        if any(place.is_lost for place in self._taken.values()):
+            return  # it is about to leave
+        awaited = [place for place in self._taken.values() if place.is_awaited]
+        if not awaited:
+            return
+        crowd = Counter(place.address for place in awaited)
+        one = max(awaited, key=lambda place: (crowd[place.address], -place.since))
+        one.is_lost = True
+        # SSLSocket's own takes away what its thread reads with.
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(one.connection, socket.SHUT_RDWR)
 
 
 class Client(io.RawIOBase):
@@ -74,12 +111,8 @@ class Client(io.RawIOBase):
     timeout of a socket begins anew with each byte), and to write the answer.
     """
 
-    def __init__(
-        self, connection: socket.socket, address: str, places: Places, seconds: float
-    ) -> None:
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
         self._connection = connection
-        self._address = address
-        self._places = places
         self._seconds = seconds
         self._begun = time.monotonic()
 
@@ -93,8 +126,7 @@ class Client(io.RawIOBase):
         if left <= 0:
             raise TimeoutError
         self._connection.settimeout(left)
-        with self._awaiting():
-            return self._connection.recv_into(buffer)
+        return self._connection.recv_into(buffer)
 
     def writable(self) -> bool:
         """It is."""
@@ -104,14 +136,10 @@ class Client(io.RawIOBase):
         """All of it; ConnectionAbortedError where the client does not read."""
         self._connection.settimeout(self._seconds)
         try:
-            with self._awaiting():
-                self._connection.sendall(data)
+            self._connection.sendall(data)
         except OSError as err:  # wsgiref logs the others
             raise ConnectionAbortedError from err
         return len(data)
-
-    def _awaiting(self) -> AbstractContextManager[None]:
-        return self._places.awaiting(self._connection, self._address, self._begun)
 
 
 class Turns:

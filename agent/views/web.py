@@ -29,7 +29,7 @@ from agent.snapshot.snapshot import Snapshot
 from agent.views.answer import WsgiApp, answer
 from agent.views.exporter import PodsOf, metrics_application
 from agent.views.picture import picture
-from agent.views.places import Client, Places, Turns
+from agent.views.places import Client, Place, Places, Turns
 
 _REQUEST_SECONDS = 10
 _PAUSE_SECONDS = 0.05
@@ -44,6 +44,7 @@ _MOST_WAITING = 8
 _MOST_OF_ONE = 8  # address
 _WAIT_SECONDS = 2.0
 _READY_SECONDS = 1.0  # for which a good reading is good
+_PLACE = "bigtcp_agent.place"  # in the environ
 
 _log = structlog.get_logger(__name__)
 
@@ -210,16 +211,17 @@ def make_metrics_app(metrics_app: WsgiApp) -> WsgiApp:
 class _Handler(WSGIRequestHandler):
     server: "Server"
 
+    def __init__(
+        self, connection: socket.socket, address: Any, server: "Server", place: Place
+    ) -> None:
+        self._place = place
+        super().__init__(connection, address, server)
+
     def setup(self) -> None:
         """A client that says nothing, or reads nothing, keeps no thread."""
         super().setup()
         self.rfile.close()
-        client = Client(
-            self.connection,
-            self.client_address[0],
-            self.server.places,
-            _REQUEST_SECONDS,
-        )
+        client = Client(self.connection, _REQUEST_SECONDS)
         self.rfile = io.BufferedReader(client)
         self.wfile = client  # type: ignore[assignment]  # it need not be buffered
 
@@ -228,7 +230,7 @@ class _Handler(WSGIRequestHandler):
 
     def get_environ(self) -> dict[str, Any]:
         """With what is known of the client's certificate, as other servers name it."""
-        environ = super().get_environ()
+        environ = super().get_environ() | {_PLACE: self._place}
         if isinstance(self.connection, ssl.SSLSocket):
             shown = self.connection.getpeercert(binary_form=True)
             environ |= {
@@ -274,7 +276,8 @@ class Server(ThreadingMixIn, WSGIServer):
         self.places = Places(_MOST_CONNECTIONS)
         try:
             self.address_family = _family(address)
-            super().__init__((address.host, address.port), _Handler)
+            # The handler is made in finish_request, which has a place for it.
+            super().__init__((address.host, address.port), WSGIRequestHandler)
         except (socket.gaierror, UnicodeError) as err:
             why = getattr(err, "strerror", None) or "no host name"
             raise AgentError(
@@ -292,7 +295,7 @@ class Server(ThreadingMixIn, WSGIServer):
     @contextlib.contextmanager
     def serving(self, app: WsgiApp) -> Iterator[None]:
         """Answer with this application meanwhile."""
-        self.set_app(self._gate.guarding(app) if self._gate else app)
+        self.set_app(self._answering(self._gate.guarding(app) if self._gate else app))
         thread = threading.Thread(
             target=self.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
         )
@@ -301,6 +304,15 @@ class Server(ThreadingMixIn, WSGIServer):
             yield
         finally:
             self.shutdown()
+
+    def _answering(self, app: WsgiApp) -> WsgiApp:
+        def answering(
+            environ: dict[str, Any], start: Callable[..., object]
+        ) -> Iterable[bytes]:
+            with self.places.answering(environ[_PLACE]):
+                return app(environ, start)
+
+        return answering
 
     def get_request(self) -> Any:
         """Accept; without a free file descriptor rather wait than spin."""
@@ -312,13 +324,13 @@ class Server(ThreadingMixIn, WSGIServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """In a thread; closed where there is no place for it."""
-        if not self.places.take(_ROOM_SECONDS):
+        if not self.places.take(request, client_address[0], _ROOM_SECONDS):
             self.shutdown_request(request)
             return
         try:
             super().process_request(request, client_address)
         except BaseException:  # there is no thread that could leave
-            self.places.leave()
+            self.places.leave(request)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -326,24 +338,26 @@ class Server(ThreadingMixIn, WSGIServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self.places.leave()
+            self.places.leave(request)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """In the thread of the request, so that a slow handshake stops nobody."""
         context = self._gate.context() if self._gate else None
-        if context is None:
-            super().finish_request(request, client_address)
-            return
-        if not _is_connected(request):
-            return
-        request.settimeout(_REQUEST_SECONDS)
-        with context.wrap_socket(
-            request, server_side=True, do_handshake_on_connect=False
-        ) as encrypted:
-            begun = time.monotonic()
-            with self.places.awaiting(encrypted, client_address[0], begun):
-                encrypted.do_handshake()
-            super().finish_request(encrypted, client_address)
+        with contextlib.ExitStack() as closing, self.places.served(request) as place:
+            if context is None:
+                _Handler(request, client_address, self, place)
+                return
+            if not _is_connected(request):
+                return
+            request.settimeout(_REQUEST_SECONDS)
+            encrypted = closing.enter_context(
+                context.wrap_socket(
+                    request, server_side=True, do_handshake_on_connect=False
+                )
+            )
+            self.places.encrypted(place, encrypted)
+            encrypted.do_handshake()
+            _Handler(encrypted, client_address, self, place)
             encrypted.settimeout(_PAUSE_SECONDS)  # who has read all may be gone
             with contextlib.suppress(OSError):
                 encrypted.unwrap()

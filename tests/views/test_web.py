@@ -65,6 +65,7 @@ def test_many_that_say_nothing_keep_nobody_away(
 ) -> None:
     """Nor do they make more threads than there are places."""
     monkeypatch.setattr(web, "_REQUEST_SECONDS", 600)  # or time would make room
+    monkeypatch.setattr(web, "_ROOM_SECONDS", 60)
     name, gate = scheme
     before = threading.active_count()
     with contextlib.ExitStack() as stack:
@@ -123,6 +124,7 @@ def test_many_that_do_not_read_keep_nobody_away(
 ) -> None:
     monkeypatch.setattr(web, "_MOST_CONNECTIONS", 4)
     monkeypatch.setattr(web, "_REQUEST_SECONDS", 600)  # or time would make room
+    monkeypatch.setattr(web, "_ROOM_SECONDS", 60)
     monkeypatch.setattr(web, "_PAGE", "{version}{kernel}" + "x" * (16 << 20))
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(served())
@@ -193,6 +195,7 @@ def test_who_is_slow_for_himself_is_not_sent_away_for_a_crowd(
 ) -> None:
     monkeypatch.setattr(web, "_MOST_CONNECTIONS", 4)
     monkeypatch.setattr(web, "_REQUEST_SECONDS", 600)  # or time would make room
+    monkeypatch.setattr(web, "_ROOM_SECONDS", 60)
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(served())
         to = ("127.0.0.1", port)
@@ -217,6 +220,7 @@ def test_who_resets_before_the_handshake_is_no_event(tmp_path: Path) -> None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         wait_until(lambda: select.select([ours], [], [], 0)[0], "the reset")
         with ours, Server(Address("127.0.0.1", 0), encrypting(tmp_path)) as server:
+            assert server.places.take(ours, address[0], 0)
             server.finish_request(ours, address)
 
 
