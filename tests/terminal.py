@@ -12,6 +12,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Iterator
+from typing import Any
 
 
 class Terminal:
@@ -82,9 +83,13 @@ class Terminal:
         return self.process.returncode
 
     @property
-    def attributes(self) -> list[object]:
+    def attributes(self) -> list[Any]:
         """Of the terminal: what a program that ends must have put back."""
         return termios.tcgetattr(self._fd)
+
+    @attributes.setter
+    def attributes(self, to: list[Any]) -> None:
+        termios.tcsetattr(self._fd, termios.TCSANOW, to)
 
 
 @contextlib.contextmanager

@@ -361,6 +361,36 @@ def test_it_can_be_suspended(url: str) -> None:
         assert screen.attributes == before
 
 
+@pytest.mark.parametrize("end", ["q", "\x03", signal.SIGTERM, signal.SIGHUP])
+def test_it_goes_on_though_nothing_was_suspended(url: str, end: str | int) -> None:
+    """After a SIGSTOP the shell may have used the terminal; a SIGCONT may come alone,
+    and again with the end.
+    """
+    with terminal(COMMAND, "top", "--url", url) as screen:
+        before = screen.attributes
+        screen.wait_for("Linux 6.18.44")
+        ours = screen.attributes
+        stat = Path(f"/proc/{screen.process.pid}/stat")
+        screen.process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: ") T " in stat.read_text(), "it to be stopped")
+        screen.attributes = before
+        for _ in range(2):
+            seen = len(screen.text)
+            screen.process.send_signal(signal.SIGCONT)
+            for text in ("\x1b[?1049h", "Linux 6.18.44", "uplink", "quit"):
+                screen.wait_for(text, after=seen)
+            wait_until(lambda: screen.attributes == ours, "its settings")
+        if isinstance(end, str):
+            screen.type(end)
+        else:
+            screen.process.send_signal(end)
+            screen.process.send_signal(signal.SIGCONT)
+        assert screen.end() == (130 if end == "\x03" else 0)
+        assert screen.attributes == before
+        assert restored(screen)
+        assert "Traceback" not in screen.text
+
+
 # That may wait on it: 20,000 are the kernel's, and there are two frames of as many.
 # Textual's own driver lets 300,000 and more wait.
 SLOW_LINE_CHARACTERS = 80_000

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import os
 import select
+import signal
 import termios
 import threading
 from collections.abc import Callable
@@ -100,9 +101,15 @@ class Writer:
 
 
 class SlowLineDriver(LinuxDriver):
-    """Textual's driver with this writer in place of its own, which stays idle."""
+    """Textual's driver with this writer in place of its own, which stays idle.
+
+    It takes a SIGCONT for the end of Ctrl-Z. One also comes after SIGSTOP, from
+    systemd with each SIGTERM, and where a terminal hangs up: to begin once more without
+    an end would take our settings of the terminal for those that it had.
+    """
 
     _writer: Writer | None = None
+    _is_suspended = False
 
     def start_application_mode(self) -> None:
         """Also after Ctrl-Z."""
@@ -139,6 +146,34 @@ class SlowLineDriver(LinuxDriver):
         self._writer.discard()
         super().stop_application_mode()
         self._waiting.close()
+
+    def suspend_application_mode(self) -> None:
+        """The terminal is the shell's."""
+        super().suspend_application_mode()
+        self._is_suspended = True
+
+    def resume_application_mode(self) -> None:
+        """Take the terminal again, as it is now; only where we had it."""
+        if self._has_terminal():
+            # In the background we would be stopped half-way.
+            before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+            try:
+                self.suspend_application_mode()
+            finally:
+                signal.signal(signal.SIGTTOU, before)
+            self._must_signal_resume = True  # all is drawn anew
+        if self._is_suspended:
+            super().resume_application_mode()
+            self._is_suspended = not self._has_terminal()  # in the background
+
+    def _has_terminal(self) -> bool:
+        return self._key_thread is not None and self._key_thread.is_alive()
+
+    def _sigcont_application(self, *_: object) -> None:
+        """Not in the middle of what we do."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop = asyncio.get_running_loop()
+            loop.call_soon_threadsafe(super()._sigcont_application)
 
     def close(self) -> None:
         """When all is restored, or the terminal takes nothing."""
