@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _TOO_MANY = "too many ask at once; try again"
+_LOOK_SECONDS = 0.1  # for one who has become slow meanwhile
 
 
 @dataclass(eq=False)
@@ -26,24 +27,28 @@ class Place:
 
 
 class Places:
-    """So many connections. Where all places are taken, one whose client is waited for
-    loses its own: the oldest of the address that has most of them. So many that say
-    nothing, or drip, or do not read keep nobody away who comes from elsewhere.
+    """So many connections. Where all places are taken, one whose client is waited for,
+    and has been here for `grace` seconds, loses its own: the oldest of the address that
+    has most of them. So many that say nothing, or drip, or do not read keep nobody away
+    who comes from elsewhere.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, grace: float) -> None:
         self._most = most
+        self._grace = grace
         self._changed = threading.Condition()
         self._taken: dict[socket.socket, Place] = {}
 
     def take(self, connection: socket.socket, address: str, seconds: float) -> bool:
         """Have a place, or wait so long for one. False: there is none."""
+        until = time.monotonic() + seconds
         with self._changed:
-            if self._is_full():
+            while self._is_full():
                 self._dismiss()
-            self._changed.wait_for(lambda: not self._is_full(), seconds)
-            if self._is_full():
-                return False
+                left = until - time.monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(min(left, _LOOK_SECONDS))
             self._taken[connection] = Place(connection, address)
             return True
 
@@ -96,10 +101,14 @@ class Places:
         if any(place.is_lost for place in self._taken.values()):
             return  # it is about to leave
         awaited = [place for place in self._taken.values() if place.is_awaited]
-        if not awaited:
-            return
         crowd = Counter(place.address for place in awaited)
-        one = max(awaited, key=lambda place: (crowd[place.address], -place.since))
+        one = max(
+            awaited,
+            key=lambda place: (crowd[place.address], -place.since),
+            default=None,
+        )
+        if one is None or time.monotonic() - one.since < self._grace:
+            return
         one.is_lost = True
         # SSLSocket's own takes away what its thread reads with.
         with contextlib.suppress(OSError):

@@ -33,6 +33,7 @@ from agent.views.places import Client, Place, Places, Turns
 
 _REQUEST_SECONDS = 10
 _PAUSE_SECONDS = 0.05
+_GRACE_SECONDS = 0.1  # for a request that has come to be read
 _ROOM_SECONDS = 1.0  # until who was sent away is gone
 _MOST_SECONDS = 60  # that a request may observe for
 # At once. Who observes, is being answered or waits for that (or for agent.views.guard)
@@ -273,7 +274,7 @@ class Server(ThreadingMixIn, WSGIServer):
 
     def __init__(self, address: Address, gate: Gate | None = None) -> None:
         self._gate = gate
-        self.places = Places(_MOST_CONNECTIONS)
+        self.places = Places(_MOST_CONNECTIONS, _GRACE_SECONDS)
         try:
             self.address_family = _family(address)
             # The handler is made in finish_request, which has a place for it.

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -96,7 +97,7 @@ def connections() -> Iterator[Connections]:
 
 def test_who_has_only_come_is_of_the_crowd(connections: Connections) -> None:
     """Its thread may not have begun; the oldest of all is not of it."""
-    places = Places(3)
+    places = Places(3, 0)
     alone, first, second, more = (connections.one() for _ in range(4))
     for each, address in ((alone, "a"), (first, "b"), (second, "b")):
         assert places.take(each, address, 0)
@@ -107,7 +108,7 @@ def test_who_has_only_come_is_of_the_crowd(connections: Connections) -> None:
 
 
 def test_while_one_is_about_to_leave_no_other_has_to(connections: Connections) -> None:
-    places = Places(2)
+    places = Places(2, 0)
     first, second, more = (connections.one() for _ in range(3))
     assert places.take(first, "a", 0)
     assert places.take(second, "a", 0)
@@ -118,7 +119,7 @@ def test_while_one_is_about_to_leave_no_other_has_to(connections: Connections) -
 
 
 def test_who_is_being_answered_keeps_the_place(connections: Connections) -> None:
-    places = Places(2)
+    places = Places(2, 0)
     first, second, more = (connections.one() for _ in range(3))
     assert places.take(first, "a", 0)
     assert places.take(second, "b", 0)
@@ -137,7 +138,7 @@ def test_who_is_being_answered_keeps_the_place(connections: Connections) -> None
 
 
 def test_who_has_lost_it_is_not_answered(connections: Connections) -> None:
-    places = Places(1)
+    places = Places(1, 0)
     one = connections.one()
     assert places.take(one, "a", 0)
     assert not places.take(connections.one(), "b", 0)
@@ -149,7 +150,7 @@ def test_who_has_lost_it_is_not_answered(connections: Connections) -> None:
 
 
 def test_a_place_that_becomes_free_is_given_on(connections: Connections) -> None:
-    places = Places(1)
+    places = Places(1, 0)
     one, other = connections.one(), connections.one()
     assert places.take(one, "a", 0)
 
@@ -159,3 +160,34 @@ def test_a_place_that_becomes_free_is_given_on(connections: Connections) -> None
 
     threading.Thread(target=until_sent_away).start()
     assert places.take(other, "b", 60)
+
+
+def test_nobody_is_sent_away_as_soon_as_he_comes(connections: Connections) -> None:
+    """What he wants may be here, and nobody has looked yet."""
+    places = Places(1, 60)
+    one = connections.one()
+    assert places.take(one, "a", 0)
+    assert not places.take(connections.one(), "b", 0)
+    assert connections.is_open(one)
+
+
+def test_who_becomes_slow_while_one_waits_is_sent_away(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places, looked = Places(1, 0), threading.Event()
+    dismiss = places._dismiss
+
+    def look() -> None:
+        looked.set()
+        dismiss()
+
+    monkeypatch.setattr(places, "_dismiss", look)
+    one, other = connections.one(), connections.one()
+    assert places.take(one, "a", 0)
+    with places.served(one) as place, ThreadPoolExecutor(1) as pool:
+        with places.answering(place):
+            waiting = pool.submit(places.take, other, "b", 60)
+            assert looked.wait(60)
+        assert one.recv(1) == b""
+        places.leave(one)
+        assert waiting.result()
