@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import termios
 import time
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
@@ -377,8 +378,10 @@ def test_it_goes_on_though_nothing_was_suspended(url: str, end: str | int) -> No
         for _ in range(2):
             seen = len(screen.text)
             screen.process.send_signal(signal.SIGCONT)
-            for text in ("\x1b[?1049h", "Linux 6.18.44", "uplink", "quit"):
-                screen.wait_for(text, after=seen)
+            screen.wait_for("\x1b[?1049h", after=seen)
+            begun = screen.text.index("\x1b[?1049h", seen)
+            for text in ("Linux 6.18.44", "uplink", "quit"):
+                screen.wait_for(text, after=begun)
             wait_until(lambda: screen.attributes == ours, "its settings")
         if isinstance(end, str):
             screen.type(end)
@@ -389,6 +392,62 @@ def test_it_goes_on_though_nothing_was_suspended(url: str, end: str | int) -> No
         assert screen.attributes == before
         assert restored(screen)
         assert "Traceback" not in screen.text
+
+
+@contextlib.contextmanager
+def in_a_shell(url: str) -> Iterator[tuple[Terminal, int]]:
+    """`top` as the job of one that has this terminal for itself; its process."""
+    shell = ("setsid", "--ctty", "--wait", "bash", "--norc", "--noediting", "-i")
+    with terminal(*shell, env={"PS1": "ready> "}) as screen:
+        screen.wait_for("ready> ")
+        screen.type(f"{COMMAND} top --url {url} & echo job $!; fg\n")
+        screen.wait_for("Linux 6.18.44")
+        found = re.search(r"^job (\d+)", screen.text, re.MULTILINE)
+        assert found
+        yield screen, int(found[1])
+
+
+def is_stopped(pid: int) -> bool:
+    return ") T " in Path(f"/proc/{pid}/stat").read_text()
+
+
+def test_in_the_background_it_leaves_the_terminal_alone(url: str) -> None:
+    """Whatever the shell has made of it meanwhile."""
+    with in_a_shell(url) as (screen, pid):
+        seen = len(screen.text)
+        os.kill(pid, signal.SIGSTOP)
+        screen.wait_for("ready> ", after=seen)
+        others = screen.attributes
+        others[3] &= ~termios.ECHO
+        screen.attributes = others
+        seen = len(screen.text)
+        os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: not is_stopped(pid), "it to go on")
+        wait_until(lambda: is_stopped(pid), "it to be stopped again")
+        assert screen.attributes == others
+        assert "\x1b[?1049" not in screen.text[seen:]
+        screen.type("fg\n")
+        for text in ("\x1b[?1049h", "Linux 6.18.44", "quit"):
+            screen.wait_for(text, after=seen)
+        seen = len(screen.text)
+        screen.type("q")
+        screen.wait_for("ready> ", after=seen)
+        assert not Path(f"/proc/{pid}").exists()
+        assert restored(screen)
+
+
+def test_a_shell_ends_what_it_has_suspended(url: str) -> None:
+    """By SIGTERM, and SIGCONT."""
+    with in_a_shell(url) as (screen, pid):
+        seen = len(screen.text)
+        screen.type("\x1a")
+        screen.wait_for("ready> ", after=seen)
+        assert is_stopped(pid)
+        before = screen.attributes
+        screen.type("kill %1\n")
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), "its end")
+        assert screen.attributes == before
+        assert restored(screen)
 
 
 # That may wait on it: 20,000 are the kernel's, and there are two frames of as many.

@@ -23,6 +23,7 @@ from textual.drivers.linux_driver import LinuxDriver
 
 _PIECE = 1024  # bytes of a write: what is thrown away can wait for no more
 _END_SECONDS = 2.0  # for a terminal that takes nothing
+_TERM_SECONDS = 0.05  # until asyncio has told of a signal
 # A sequence that was cut off is cancelled; synchronised output and styles end.
 _AFRESH = b"\x18\x1b[?2026l\x1b[0m"
 
@@ -142,38 +143,65 @@ class SlowLineDriver(LinuxDriver):
 
     def stop_application_mode(self) -> None:
         """The terminal as it was, at once."""
+        if self._is_suspended:
+            return  # it is
+        if self._in_background():
+            self.attrs_before = None  # it has another's by now
+            signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # or we would be stopped
         assert self._writer is not None
         self._writer.discard()
         super().stop_application_mode()
         self._waiting.close()
 
+    def disable_input(self) -> None:
+        """Also at once when the app ends."""
+        if self._is_suspended:
+            return
+        if self._in_background():
+            signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        super().disable_input()
+
     def suspend_application_mode(self) -> None:
         """The terminal is the shell's."""
         super().suspend_application_mode()
-        self._is_suspended = True
+        self._is_suspended = not self._is_ending()  # or it would be taken once more
 
     def resume_application_mode(self) -> None:
         """Take the terminal again, as it is now; only where we had it."""
+        if self._is_ending():
+            return
+        if self._in_background():
+            os.kill(os.getpid(), signal.SIGSTOP)  # until `fg`
+            return
         if self._has_terminal():
-            # In the background we would be stopped half-way.
-            before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-            try:
-                self.suspend_application_mode()
-            finally:
-                signal.signal(signal.SIGTTOU, before)
+            self.suspend_application_mode()
             self._must_signal_resume = True  # all is drawn anew
         if self._is_suspended:
+            self._is_suspended = False
             super().resume_application_mode()
-            self._is_suspended = not self._has_terminal()  # in the background
+            self._is_suspended = not self._has_terminal()  # the shell was faster
+
+    def _is_ending(self) -> bool:
+        return self._app.return_code is not None
 
     def _has_terminal(self) -> bool:
         return self._key_thread is not None and self._key_thread.is_alive()
 
+    def _in_background(self) -> bool:
+        """False where it is not the terminal that controls us."""
+        try:
+            return os.tcgetpgrp(self.fileno) != os.getpgrp()
+        except OSError:
+            return False
+
     def _sigcont_application(self, *_: object) -> None:
-        """Not in the middle of what we do."""
+        """Not in the middle of what we do, and after the SIGTERM that came before: a
+        shell sends both to who is suspended.
+        """
         with contextlib.suppress(RuntimeError):  # the loop has ended
             loop = asyncio.get_running_loop()
-            loop.call_soon_threadsafe(super()._sigcont_application)
+            resume = super()._sigcont_application
+            loop.call_soon_threadsafe(loop.call_later, _TERM_SECONDS, resume)
 
     def close(self) -> None:
         """When all is restored, or the terminal takes nothing."""
