@@ -422,8 +422,9 @@ def test_in_the_background_it_leaves_the_terminal_alone(url: str) -> None:
         screen.attributes = others
         seen = len(screen.text)
         os.kill(pid, signal.SIGCONT)
-        wait_until(lambda: not is_stopped(pid), "it to go on")
         wait_until(lambda: is_stopped(pid), "it to be stopped again")
+        while screen.read(0):  # all that it wrote is there
+            pass
         assert screen.attributes == others
         assert "\x1b[?1049" not in screen.text[seen:]
         screen.type("fg\n")
