@@ -340,15 +340,23 @@ def test_the_terminal_is_given_back_at_once(url: str, end: int, code: int) -> No
         assert "Traceback" not in screen.text
 
 
+def is_stopped(pid: int) -> bool:
+    """With all its threads: one might still read what is typed."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    try:
+        return all(") T " in (task / "stat").read_text() for task in tasks)
+    except FileNotFoundError:  # a thread has ended
+        return False
+
+
 def test_it_can_be_suspended(url: str) -> None:
     """Ctrl-Z gives the terminal back; in the foreground again, all is drawn anew."""
     with terminal(COMMAND, "top", "--url", url) as screen:
         before = screen.attributes
         screen.wait_for("Linux 6.18.44")
-        stat = Path(f"/proc/{screen.process.pid}/stat")
         for _ in range(2):
             screen.type("\x1a")
-            wait_until(lambda: ") T " in stat.read_text(), "it to be stopped")
+            wait_until(lambda: is_stopped(screen.process.pid), "it to be stopped")
             while screen.read(0):  # all that it wrote is there
                 pass
             assert screen.attributes == before
@@ -371,9 +379,8 @@ def test_it_goes_on_though_nothing_was_suspended(url: str, end: str | int) -> No
         before = screen.attributes
         screen.wait_for("Linux 6.18.44")
         ours = screen.attributes
-        stat = Path(f"/proc/{screen.process.pid}/stat")
         screen.process.send_signal(signal.SIGSTOP)
-        wait_until(lambda: ") T " in stat.read_text(), "it to be stopped")
+        wait_until(lambda: is_stopped(screen.process.pid), "it to be stopped")
         screen.attributes = before
         for _ in range(2):
             seen = len(screen.text)
@@ -395,20 +402,31 @@ def test_it_goes_on_though_nothing_was_suspended(url: str, end: str | int) -> No
 
 
 @contextlib.contextmanager
-def in_a_shell(url: str) -> Iterator[tuple[Terminal, int]]:
+def in_a_shell(url: str, *, foreground: bool = True) -> Iterator[tuple[Terminal, int]]:
     """`top` as the job of one that has this terminal for itself; its process."""
     shell = ("setsid", "--ctty", "--wait", "bash", "--norc", "--noediting", "-i")
     with terminal(*shell, env={"PS1": "ready> "}) as screen:
         screen.wait_for("ready> ")
-        screen.type(f"{COMMAND} top --url {url} & echo job $!; fg\n")
-        screen.wait_for("Linux 6.18.44")
-        found = re.search(r"^job (\d+)", screen.text, re.MULTILINE)
-        assert found
-        yield screen, int(found[1])
+        job = f"sh -c 'echo job $$; exec {COMMAND} top --url {url}'"
+        if foreground:
+            screen.type(f"{job}\n")
+            screen.wait_for("Linux 6.18.44")
+        else:
+            told_by_the_shell(screen, f"{job} &")
+
+        def its_process() -> int:
+            screen.read(0)
+            found = re.search(r"job (\d+)\r$", screen.text, re.MULTILINE)
+            return int(found[1]) if found else 0
+
+        yield screen, wait_until(its_process, "its process")
 
 
-def is_stopped(pid: int) -> bool:
-    return ") T " in Path(f"/proc/{pid}/stat").read_text()
+def told_by_the_shell(screen: Terminal, command: str) -> str:
+    seen = len(screen.text)
+    screen.type(f"{command}\n")
+    screen.wait_for("ready> ", after=seen)
+    return screen.text[seen:]
 
 
 def test_in_the_background_it_leaves_the_terminal_alone(url: str) -> None:
@@ -427,9 +445,28 @@ def test_in_the_background_it_leaves_the_terminal_alone(url: str) -> None:
             pass
         assert screen.attributes == others
         assert "\x1b[?1049" not in screen.text[seen:]
+        # `fg` continues only what the shell knows to be stopped.
+        wait_until(lambda: "Stopped" in told_by_the_shell(screen, "jobs"), "the shell")
+        seen = len(screen.text)
         screen.type("fg\n")
         for text in ("\x1b[?1049h", "Linux 6.18.44", "quit"):
             screen.wait_for(text, after=seen)
+        seen = len(screen.text)
+        screen.type("q")
+        screen.wait_for("ready> ", after=seen)
+        assert not Path(f"/proc/{pid}").exists()
+        assert restored(screen)
+
+
+def test_it_begins_in_the_background(url: str) -> None:
+    """Without the terminal, and takes it when it gets it."""
+    with in_a_shell(url, foreground=False) as (screen, pid):
+        wait_until(lambda: is_stopped(pid), "it to be stopped")
+        wait_until(lambda: "Stopped" in told_by_the_shell(screen, "jobs"), "the shell")
+        assert "\x1b[?1049" not in screen.text
+        screen.type("fg\n")
+        for text in ("\x1b[?1049h", "Linux 6.18.44", "quit"):
+            screen.wait_for(text)
         seen = len(screen.text)
         screen.type("q")
         screen.wait_for("ready> ", after=seen)

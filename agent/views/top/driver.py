@@ -123,7 +123,9 @@ class SlowLineDriver(LinuxDriver):
         self._waiting = contextlib.ExitStack()
         assert self._file is not None
         self._writer = Writer(self._file.fileno(), idle)
+        self._is_suspended = False
         super().start_application_mode()  # type: ignore[no-untyped-call]
+        self._is_suspended = not self._has_terminal()  # in the background: until `fg`
 
     def write(self, data: str) -> None:
         """Never waits."""
@@ -177,9 +179,7 @@ class SlowLineDriver(LinuxDriver):
             self.suspend_application_mode()
             self._must_signal_resume = True  # all is drawn anew
         if self._is_suspended:
-            self._is_suspended = False
             super().resume_application_mode()
-            self._is_suspended = not self._has_terminal()  # the shell was faster
 
     def _is_ending(self) -> bool:
         return self._app.return_code is not None
