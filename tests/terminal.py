@@ -114,3 +114,10 @@ def terminal(
             process.wait()
             os.close(its)
             os.close(ours)
+
+
+def restored(screen: Terminal) -> bool:
+    """The cursor, the usual screen, the mouse: as a shell wants them."""
+    tail = screen.text[screen.text.rindex("\x1b[?1049l") :]
+    before = screen.text[: screen.text.rindex("\x1b[?1049l")]
+    return "\x1b[?25h" in tail and "\x1b[?1000l" in before + tail

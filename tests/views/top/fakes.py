@@ -211,3 +211,18 @@ class FakeAgent:
             server.shutdown()
             thread.join()
             server.server_close()
+
+
+@contextlib.contextmanager
+def second_by_second() -> Iterator[str]:
+    """The address of an agent on which a second passes from answer to answer."""
+    asked = 0
+
+    def answer() -> dict[str, object]:
+        nonlocal asked
+        asked += 1
+        return picture(asked, flows())
+
+    fake = FakeAgent(answer)
+    with fake.serving():
+        yield fake.url

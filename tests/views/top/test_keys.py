@@ -453,5 +453,5 @@ def test_each_key_changes_one_thing(key: str) -> None:
 
 def test_no_key_is_without_a_test() -> None:
     bound = [binding.key.split(",") for binding in BINDINGS]  # type: ignore[union-attr]
-    # test_top.py presses Ctrl-Z, for which a terminal is wanted.
+    # test_terminal.py presses Ctrl-Z, for which a terminal is wanted.
     assert {key for keys in bound for key in keys} == {*EFFECTS, "ctrl+z"}
