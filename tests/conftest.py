@@ -3,6 +3,7 @@
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -35,23 +36,30 @@ def probes() -> Iterator[Probes]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Once more, where a test fails and the kernel had no memory for a new row
-    meanwhile: what is not recorded is told, and then nothing can be exact. Only the
-    suite as a whole makes so many rows that the fast lane has no room for them, too.
+    """Once more, where a test fails and the kernel could not record an skb meanwhile:
+    that is told, and then nothing can be exact. Only the suite as a whole makes so many
+    rows that a new one, for which there is no memory, finds no room on the fast lane.
     """
     probes = pyfuncitem.funcargs.get("probes")
     if not isinstance(probes, Probes):
         return None
     wanted = pyfuncitem._fixtureinfo.argnames
     given = {name: pyfuncitem.funcargs[name] for name in wanted}
-    before = probes.read().unrecorded["no_memory"]
+    before = _lost(probes)
     try:
         pyfuncitem.obj(**given)
     except Exception:
-        lost = probes.read().unrecorded["no_memory"] - before
+        lost = _lost(probes) - before
         if not lost:
             raise
-        told = f"{lost} skbs found no memory: once more"
+        told = f"not recorded: {dict(lost)}; once more"
         pyfuncitem.add_report_section("call", "probes", told)
         pyfuncitem.obj(**given)
     return True
+
+
+def _lost(probes: Probes) -> Counter[str]:
+    """Skbs that another moment would have recorded, by reason."""
+    unrecorded = probes.read().unrecorded
+    reasons = ("no_memory", "busy", "recursion")
+    return Counter({reason: unrecorded[reason] for reason in reasons})
