@@ -149,6 +149,20 @@ def told_by_the_shell(screen: Terminal, command: str) -> str:
     return screen.text[seen:]
 
 
+def goes_on_and_ends(screen: Terminal, pid: int) -> None:
+    """In the foreground again, which is for what the shell knows to be stopped."""
+    wait_until(lambda: "Stopped" in told_by_the_shell(screen, "jobs"), "the shell")
+    seen = len(screen.text)
+    screen.type("fg\n")
+    for text in ("\x1b[?1049h", "Linux 6.18.44", "quit"):
+        screen.wait_for(text, after=seen)
+    seen = len(screen.text)
+    screen.type("q")
+    screen.wait_for("ready> ", after=seen)
+    assert not Path(f"/proc/{pid}").exists()
+    assert restored(screen)
+
+
 def test_in_the_background_it_leaves_the_terminal_alone(url: str) -> None:
     """Whatever the shell has made of it meanwhile."""
     with in_a_shell(url) as (screen, pid):
@@ -165,33 +179,17 @@ def test_in_the_background_it_leaves_the_terminal_alone(url: str) -> None:
             pass
         assert screen.attributes == others
         assert "\x1b[?1049" not in screen.text[seen:]
-        # `fg` continues only what the shell knows to be stopped.
-        wait_until(lambda: "Stopped" in told_by_the_shell(screen, "jobs"), "the shell")
-        seen = len(screen.text)
-        screen.type("fg\n")
-        for text in ("\x1b[?1049h", "Linux 6.18.44", "quit"):
-            screen.wait_for(text, after=seen)
-        seen = len(screen.text)
-        screen.type("q")
-        screen.wait_for("ready> ", after=seen)
-        assert not Path(f"/proc/{pid}").exists()
-        assert restored(screen)
+        goes_on_and_ends(screen, pid)
 
 
 def test_it_begins_in_the_background(url: str) -> None:
     """Without the terminal, and takes it when it gets it."""
     with in_a_shell(url, foreground=False) as (screen, pid):
         wait_until(lambda: is_stopped(pid), "it to be stopped")
-        wait_until(lambda: "Stopped" in told_by_the_shell(screen, "jobs"), "the shell")
+        while screen.read(0):  # all that it wrote is there
+            pass
         assert "\x1b[?1049" not in screen.text
-        screen.type("fg\n")
-        for text in ("\x1b[?1049h", "Linux 6.18.44", "quit"):
-            screen.wait_for(text)
-        seen = len(screen.text)
-        screen.type("q")
-        screen.wait_for("ready> ", after=seen)
-        assert not Path(f"/proc/{pid}").exists()
-        assert restored(screen)
+        goes_on_and_ends(screen, pid)
 
 
 def test_a_shell_ends_what_it_has_suspended(url: str) -> None:
