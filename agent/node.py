@@ -16,6 +16,7 @@ from agent.cluster.cilium import (
     left_anything,
     read_applied,
     read_runtime_config,
+    read_stored_endpoints,
 )
 from agent.cluster.polled import Polled
 from agent.errors import KernelError
@@ -26,14 +27,18 @@ from agent.kernel.snmp import ip6_in_too_big_errors
 from agent.settings import Cluster
 from agent.snapshot.cilium import Applied, ClusterState, Endpoint
 from agent.snapshot.collector import Collector
-from agent.snapshot.model import Hook
+from agent.snapshot.endpoints import named_by_address
+from agent.snapshot.model import Hook, Source
 from agent.snapshot.naming import Naming
 from agent.snapshot.pods import PodName, Pods, PodsTraffic
 from agent.snapshot.snapshot import Snapshot
-from agent.snapshot.sources import NOTHING_HERE, Remembered, Surroundings
+from agent.snapshot.sources import NOTHING_HERE, Remembered, Surroundings, Told
 
 _CILIUM_SECONDS = 5.0
 
+_CILIUM_NOT_ASKED: Told[Applied] = Told(
+    None, Source(up=False, errors=0), "not asked: --no-cilium"
+)
 _NOT_ASKED = ClusterState(
     wanted=None,
     pods=None,
@@ -74,9 +79,14 @@ class PodWatch:
         A pod that is not listed stays, too, while its device does: an agent that
         has just begun lists few of them until it has restored the others.
         """
-        listed = tuple(each for each in applied.endpoints if each.pod)
-        indexes = {each.ifindex for each in listed}
         with self._lock:
+            before = {(each.id, each.ifindex): each for each in self._endpoints}
+            listed = tuple(
+                _keep_name(each, before.get((each.id, each.ifindex)))
+                for each in applied.endpoints
+                if each.is_pod
+            )
+            indexes = {each.ifindex for each in listed}
             kept = tuple(
                 each
                 for each in self._endpoints
@@ -96,10 +106,19 @@ class PodWatch:
 
     def traffic(self, snapshot: Snapshot) -> PodsTraffic:
         """What each pod sent and received, the rest in one sum."""
+        endpoints = named_by_address(self._endpoints, snapshot.cluster)
         names = {
-            each.ifindex: PodName(each.namespace, each.pod) for each in self._endpoints
+            each.ifindex: PodName(each.namespace, each.pod or each.name)
+            for each in endpoints
         }
         return self._pods.traffic(snapshot, names)
+
+
+def _keep_name(endpoint: Endpoint, before: Endpoint | None) -> Endpoint:
+    """A pod that once had a name keeps it: its series must not change theirs."""
+    if endpoint.pod or before is None or not before.pod:
+        return endpoint
+    return replace(endpoint, namespace=before.namespace, pod=before.pod)
 
 
 def _is_here(ifindex: int) -> bool:
@@ -148,6 +167,19 @@ def opened(
 def _surroundings(
     stack: contextlib.ExitStack, where: Cluster, watch: PodWatch | None
 ) -> Surroundings:
+    if not where.cilium_socket:
+        return _with_cluster(
+            stack,
+            where,
+            Surroundings(
+                applied=lambda: _CILIUM_NOT_ASKED,
+                cilium_left=lambda: False,
+                ip6_too_big=ip6_in_too_big_errors,
+                kernel=platform.release(),
+                node=where.node or platform.node(),
+            ),
+        )
+
     def read() -> Applied | None:
         applied = read_applied(where.cilium_socket)
         if applied is not None and watch is not None:
@@ -161,10 +193,17 @@ def _surroundings(
         applied=applied.last,
         runtime=lambda: read_runtime_config(file),
         cilium_left=lambda: left_anything(where.cilium_socket),
+        stored_endpoints=lambda: read_stored_endpoints(where.cilium_socket),
         ip6_too_big=ip6_in_too_big_errors,
         kernel=platform.release(),
         node=where.node or platform.node(),
     )
+    return _with_cluster(stack, where, around)
+
+
+def _with_cluster(
+    stack: contextlib.ExitStack, where: Cluster, around: Surroundings
+) -> Surroundings:
     if not where.node:
         return replace(around, cluster=lambda: _NOT_ASKED)
     from agent.cluster import wanted
@@ -177,6 +216,7 @@ def _surroundings(
             namespace=where.namespace,
             config_map=where.config_map,
             pods=where.pods,
+            cilium_pods=where.cilium_pods,
         )
     )
     return replace(around, cluster=cluster.state)

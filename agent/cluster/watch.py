@@ -63,7 +63,8 @@ class Resource(Generic[T]):
     """Which objects to follow, and what to keep of each; None keeps nothing.
 
     `paths` are tried in turn while they are not found. An `optional` resource
-    that is not there, or not allowed, is absent: no failure.
+    that is not there, or not allowed, is absent: no failure. With `poll_seconds`
+    it is listed so often and not watched, which needs no right to watch.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Resource(Generic[T]):
     query: Mapping[str, str]
     keep: Callable[[Json], T | None]
     optional: bool = False
+    poll_seconds: float = 0.0
 
 
 class Watch(Generic[T]):
@@ -134,6 +136,8 @@ class Watch(Generic[T]):
         except _AbsentError as err:
             self._absent(str(err))
             return ABSENT_SECONDS
+        if self._of.poll_seconds:
+            return self._of.poll_seconds
         while version and not self._clock.sleep(0):
             began = self._clock.monotonic()
             version = self._watch(path, version)
@@ -146,7 +150,7 @@ class Watch(Generic[T]):
         try:
             version = str(answer["metadata"]["resourceVersion"])
             kept = {_key(item): self._of.keep(item) for item in answer["items"] or ()}
-        except (TypeError, KeyError, AttributeError) as err:
+        except (TypeError, KeyError, AttributeError, ValueError) as err:
             raise OSError(f"{path}: the API server lists no objects") from err
         self.objects = {key: item for key, item in kept.items() if item is not None}
         self._up()

@@ -73,6 +73,7 @@ class Collector:
         self._applied = around.applied
         self._runtime = Remembered("cilium_runtime", around.runtime, wall)
         self._cilium_left = around.cilium_left
+        self._stored_endpoints = around.stored_endpoints
         self._cluster = around.cluster
         self._ip6_too_big = Remembered("snmp6", around.ip6_too_big, wall)
         self._changes = Changes()
@@ -168,6 +169,9 @@ class Collector:
             applied=applied.answer,
             runtime=runtime.answer,
             cilium_left=self._cilium_left(),
+            stored_endpoints=()
+            if applied.answer is not None
+            else self._stored_endpoints(),
             cluster=cluster,
             problems={
                 name: told.problem for name, told in sources.items() if told.problem

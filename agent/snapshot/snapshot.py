@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass, field
 
-from agent.snapshot.cilium import Applied, ClusterState, RuntimeConfig
+from agent.snapshot.cilium import Applied, ClusterState, Endpoint, RuntimeConfig
 from agent.snapshot.model import (
     Device,
     DeviceId,
@@ -78,8 +78,9 @@ class Snapshot:
     `pods_received` is the reading's. `node` is the host name, `kernel` the running
     release, `shown` the names of the devices that stand alone in metrics. `applied`,
     `runtime` and `cluster` are None where there is no Cilium agent, no file of it,
-    no API server; `cilium_left` is False where its directory is empty or missing. Of
-    each source that is not up `problems` says why.
+    no API server; `cilium_left` is False where its directory is empty or missing;
+    `stored_endpoints` are the pods of an agent that has not answered yet. Of each
+    source that is not up `problems` says why.
     """
 
     taken: float
@@ -101,6 +102,7 @@ class Snapshot:
     applied: Applied | None = None
     runtime: RuntimeConfig | None = None
     cilium_left: bool = True
+    stored_endpoints: tuple[Endpoint, ...] = ()
     cluster: ClusterState | None = None
     problems: dict[str, str] = field(default_factory=dict)
 

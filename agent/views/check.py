@@ -5,6 +5,7 @@ import textwrap
 from typing import Any
 
 from agent.views.report import table
+from agent.views.who import cilium_words, no_findings
 
 _WIDTH = 78
 _DASH = "-"
@@ -112,10 +113,9 @@ def check_text(picture: dict[str, Any], who: str) -> str:
     `who` saw it.
     """
     seconds = picture["recent"]["seconds"]
-    cilium = picture["cilium"]
-    whose = f"Cilium {cilium['version']}" if cilium else "no Cilium"
+    what = f"Linux {picture['kernel']}, {cilium_words(picture)}"
     lines = [
-        f"Linux {picture['kernel']}, {whose}; {seconds:.0f} s of traffic, as seen by",
+        f"{what}; {seconds:.0f} s of traffic, as seen by",
         who,
         "",
         *_verdicts(picture),
@@ -124,7 +124,7 @@ def check_text(picture: dict[str, Any], who: str) -> str:
     for finding in picture["findings"]:
         lines += [*finding_lines(finding), ""]
     if not picture["findings"]:
-        lines += ["nothing is wrong as far as this node can see", ""]
+        lines += [*textwrap.wrap(no_findings(picture), _WIDTH), ""]
     lines += _devices(picture)
     unseen = _unseen(picture)
     return "\n".join([*lines, *([""] if unseen else []), *unseen])

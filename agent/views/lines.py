@@ -14,6 +14,7 @@ from agent.views.arrange import View
 from agent.views.cells import limit, percent, si
 from agent.views.report import table
 from agent.views.traffic import Traffic
+from agent.views.who import cilium_words
 
 SCHEMA = "bigtcp.top/v1"
 
@@ -25,8 +26,7 @@ def top_text(now: Sample, period: Period, who: str) -> str:
     traffic = Traffic()
     traffic.put(now, period)
     picture = now.picture
-    cilium = picture.get("cilium")
-    whose = f"Cilium {cilium['version']}" if cilium else "no Cilium"
+    whose = cilium_words(picture)
     when = time.strftime("%Y-%m-%d %T", time.localtime(now.taken))
     lines = [
         f"{picture.get('node') or 'this node'}, Linux {picture['kernel']}, {whose}",

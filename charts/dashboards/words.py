@@ -18,4 +18,5 @@ FINDINGS = {
     "C15": "GRO merges nothing",
     "C18": "encryption",
     "C19": "pods from before netkit",
+    "C22": "Cilium does not answer",
 }

@@ -57,7 +57,7 @@ def counted(edges: tuple[int, ...], small: int, big: int) -> Lengths:
 
 def endpoint(ifindex: int, name: str) -> Endpoint:
     return Endpoint(
-        ifindex, "ready", ifindex, f"lxc{ifindex}", "", "", (), "default", name
+        ifindex, "ready", ifindex, f"lxc{ifindex}", "", "", (), "default", name, True
     )
 
 

@@ -9,6 +9,7 @@ from agent.snapshot.findings.configuration import (
     dispatched_by_tunnel,
     encrypted,
     kernel_too_old,
+    mute,
     not_effective,
     not_restarted,
     prerequisites,
@@ -29,6 +30,7 @@ from agent.snapshot.findings.traffic import (
 )
 
 FINDINGS: tuple[Find, ...] = (
+    mute,
     kernel_too_old,
     not_effective,
     device_limits,
@@ -48,5 +50,5 @@ FINDINGS: tuple[Find, ...] = (
 
 # Every id that a function here can tell.
 FINDING_IDS = tuple(
-    f"C{number:02}" for number in (*range(1, 11), 12, 13, 14, 15, 18, 19)
+    f"C{number:02}" for number in (*range(1, 11), 12, 13, 14, 15, 18, 19, 22)
 )

@@ -21,6 +21,7 @@ from agent.views.top.spans import (
     cut,
 )
 from agent.views.traffic import shown
+from agent.views.who import cilium_words
 
 STATES = {
     "active": GOOD,
@@ -63,7 +64,7 @@ def header(
     left = (
         (shown(str(picture.get("node") or "bigtcp-agent top")), BOLD),
         (f"  Linux {shown(str(picture['kernel']))}", PLAIN),
-        (f"  Cilium {cilium['version']}" if cilium else "  no Cilium", PLAIN),
+        (f"  {cilium_words(picture)}", PLAIN),
     )
     lines = [between(left, _marks(status, clock), width)]
     for name, family in picture["families"].items():

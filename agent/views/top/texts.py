@@ -17,6 +17,7 @@ from agent.views.top.spans import (
     Spans,
     between,
 )
+from agent.views.who import no_findings
 
 _MOST = 110  # columns of a text that is read
 _SEVERITIES = {"critical": BAD, "warning": WARNING}
@@ -54,7 +55,9 @@ def findings_lines(picture: Mapping[str, Any] | None, width: int) -> list[Spans]
     """All findings, with why and what to do."""
     found = picture["findings"] if picture else []
     if not found:
-        return [(("nothing is wrong as far as this node can see", GOOD),)]
+        text = no_findings(picture) if picture else "no answer yet"
+        style = GOOD if picture and picture.get("cilium") else PLAIN
+        return [((line, style),) for line in textwrap.wrap(text, max(20, width - 1))]
     lines: list[Spans] = []
     for finding in found:
         style = _SEVERITIES.get(finding["severity"], BOLD)

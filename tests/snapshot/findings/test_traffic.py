@@ -123,7 +123,7 @@ def test_ipv6_that_is_too_big_to_forward() -> None:
 def test_ipv6_that_is_too_big_for_who_knows_whose_routing() -> None:
     """There is no Cilium."""
     world = World()
-    world.applied = None
+    world.applied, world.left = None, False
     world.too_big = 40
     assert world.told() == ([State.UNMANAGED, State.DROPPED], ["C13 critical"])
 
