@@ -44,7 +44,7 @@ ONLY = {
     "yaml": {"cluster/kube.py", "views/webconfig.py"},
     "bcrypt": {"views/guard.py"},
     "textual": {f"views/top/{name}.py" for name in SCREEN},
-    "rich": {"views/top/lines.py"},
+    "rich": {"views/top/lines.py", "views/width.py"},
     "click": {"cli.py", *(f"commands/{name}.py" for name in COMMANDS)},
 }
 

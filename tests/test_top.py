@@ -141,6 +141,7 @@ def test_replay_in_a_pipe(record: Path) -> None:
     whole = json.loads(told)
     assert (code, whole["seconds"]) == (0, 4)
     code, told, _ = top("--replay", str(record), "--count", "2")
+    told = " ".join(told.split())  # a long path has a line of its own
     assert (code, told.count(f"as seen by {record}")) == (0, 2)
 
 
