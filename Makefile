@@ -16,7 +16,7 @@ CLUSTER_PACKAGES := openssl ca-certificates make
 CLUSTER := env XDG_CACHE_HOME=$(CACHE) TOOLS=$(TOOLS) $(BIN)/python -m
 
 .PHONY: help demo test lint format bench test-kernels cluster cluster-down cluster-tools \
-  test-cluster image chart-docs pictures dashboards lock clean
+  test-cluster image image-again base chart-docs pictures dashboards lock clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
@@ -65,6 +65,12 @@ test-cluster: cluster-tools image $(VENV)/dev ## tests on a cluster of their own
 image: ## the images of Dockerfile, on a base made here
 	$(SUDO) .ci/image $(CACHE)/bigtcp-agent/image
 
+image-again: ## build them twice and compare their layers
+	$(SUDO) .ci/image-again $(CACHE)/bigtcp-agent
+
+base: ## write the newest digest of the base image into Dockerfile
+	.ci/renew-base
+
 chart-docs: cluster-tools ## the chart's README, from the comments in its values
 	$(CACHE)/bigtcp-agent/cluster/bin/helm-docs -g charts/bigtcp-agent --sort-values-order file -l warn
 
@@ -91,12 +97,14 @@ pictures: $(VENV)/dev ## draw the README's pictures anew
 dashboards: $(VENV)/dev ## write the chart's Grafana dashboards anew
 	$(BIN)/python -m charts.dashboards
 
-lock: $(VENV)/dev ## renew both lock files from pyproject.toml
+lock: $(VENV)/dev ## renew the lock files from pyproject.toml
 	$(BIN)/python -m pip install -q uv
 	$(BIN)/uv pip compile -q --upgrade pyproject.toml --generate-hashes --universal \
 	  --python-version 3.11 --no-header -o requirements.lock
-	$(BIN)/uv pip compile -q --upgrade pyproject.toml --extra dev -c requirements.lock \
+	$(BIN)/uv pip compile -q --upgrade pyproject.toml --extra dev --group build -c requirements.lock \
 	  --generate-hashes --universal --python-version 3.11 --no-header -o requirements-dev.lock
+	$(BIN)/uv pip compile -q --upgrade --group build -c requirements-dev.lock \
+	  --generate-hashes --universal --python-version 3.11 --no-header -o requirements-build.lock
 
 clean: ## remove what `make` made in this folder
 	rm -rf $(VENV) dist

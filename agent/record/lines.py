@@ -29,7 +29,9 @@ class RecordError(AgentError):
 
 
 class Writer:
-    """Writes a record. An existing file is never written over."""
+    """Writes a record. An existing file is never written over; where not even the
+    header can be written there is no file.
+    """
 
     def __init__(self, path: str) -> None:
         try:
@@ -43,15 +45,26 @@ class Writer:
                 f"{path} cannot be made: {(err.strerror or str(err)).lower()}",
                 "choose a file that we may write",
             ) from err
-        self._write({"schema": SCHEMA, "kind": _KIND, "version": __version__})
+        self._path, self._failed = path, False
+        try:
+            self._write({"schema": SCHEMA, "kind": _KIND, "version": __version__})
+        except OSError as err:
+            with contextlib.suppress(OSError):  # what is buffered is tried once more
+                self._file.close()
+            os.unlink(path)
+            raise not_written(path, err) from err
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        # What could not be written, `add` has told.
-        with contextlib.suppress(OSError):
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        try:
             self._file.close()
+        except OSError as err:
+            # Some file systems, such as NFS, find out only now that there is no room.
+            # What `add` could not write, it has told; another error is not hidden.
+            if not self._failed and error is None:
+                raise not_written(self._path, err) from err
 
     def add(self, picture: Mapping[str, Any]) -> None:
         """Append a picture; OSError where it cannot be written. A record that is closed
@@ -61,8 +74,12 @@ class Writer:
             self._write(picture)
 
     def _write(self, value: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(value, separators=(",", ":")) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(value, separators=(",", ":")) + "\n")
+            self._file.flush()
+        except OSError:
+            self._failed = True
+            raise
 
 
 class Recording:
@@ -160,6 +177,14 @@ class Recording:
                 f"{self.path} holds no sample", "let `top --record` run for longer"
             )
         self.sample(0)
+
+
+def not_written(path: str, err: OSError) -> RecordError:
+    """What to raise where a file is open, and cannot be written."""
+    return RecordError(
+        f"{path} cannot be written: {(err.strerror or str(err)).lower()}",
+        "free space there, or choose another folder; then run it again",
+    )
 
 
 def no_interval(path: str) -> RecordError:
