@@ -4,7 +4,7 @@
 #
 #   podman run --cap-drop ALL --cap-add BPF,PERFMON --read-only --network host …
 #
-# BCC and libbpf are the distribution's, so its python3 runs it all, in a venv of
+# BCC, libbpf and libseccomp's Python module are the distribution's, so its python3 runs it all, in a venv of
 # the same Debian that sees them. `make image` builds both.
 
 # By digest, of all architectures; `make base` looks up the newest and writes it here.
@@ -12,7 +12,7 @@ ARG BASE=docker.io/library/debian:trixie-slim@sha256:a99cfc517144bc59b1978475ec5
 
 FROM ${BASE} AS base
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends python3 python3-bpfcc libbpf1 \
+ && apt-get install --yes --no-install-recommends python3 python3-bpfcc python3-seccomp libbpf1 \
  && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
 
 FROM base AS build

@@ -8,7 +8,7 @@ export TOOLS := $(CACHE)/bigtcp-agent/debian
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 # What runs, what a test needs beside it.
-PACKAGES := python3 python3-venv python3-bpfcc libbpf1 iproute2 util-linux netperf
+PACKAGES := python3 python3-venv python3-bpfcc python3-seccomp libbpf1 iproute2 util-linux netperf
 TEST_PACKAGES := gcc libc6-dev iptables ethtool libcap2-bin procps git ca-certificates openssl \
   chromium
 
@@ -48,6 +48,7 @@ test-kernels: ## load, count and read on Debian's 6.1 and 6.12 kernels (QEMU)
 	tests/vm/run --timeout 2400 6.1 6.12 -- sh -ec 'pytest="python -m pytest -q -p no:cacheprovider"; \
 	  $$pytest tests/kernel/test_counts.py tests/kernel/test_sockets.py tests/kernel/test_fast_lane.py; \
 	  $$pytest tests/kernel/test_pods.py -k "exactly_its_packets or arrives_as_it_was"; \
+	  $$pytest tests/kernel/test_without_capabilities.py tests/test_privileges.py; \
 	  python -m agent demo --rounds 1; \
 	  $$pytest tests/vm/test_lockdown.py'
 

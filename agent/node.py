@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from agent import privileges
 from agent.cluster.cilium import (
     RUNTIME_FILE,
     left_anything,
@@ -19,6 +20,7 @@ from agent.cluster.cilium import (
     read_stored_endpoints,
 )
 from agent.cluster.polled import Polled
+from agent.cluster.relay import Relay
 from agent.errors import KernelError
 from agent.kernel.links import Rtnetlink, own_netns_cookie
 from agent.kernel.loader import Loader
@@ -135,10 +137,14 @@ def opened(
     where: Cluster,
     naming: Naming | None = None,
     most_pods: int = 0,
+    *,
+    restrict: bool = False,
 ) -> Iterator[Node]:
     """Load the probes and begin to watch; KernelError where that cannot be.
 
-    `most_pods`: how many single pods to tell apart, 0 for none.
+    `most_pods`: how many single pods to tell apart, 0 for none. `restrict`: this
+    process keeps no capability and reaches no unix socket, for good
+    (agent.privileges).
     """
     with contextlib.ExitStack() as stack:
         netns = own_netns_cookie()
@@ -147,9 +153,13 @@ def opened(
         loader = Loader(hooks, pods_of=netns if watch else None)
         stack.callback(loader.close)
         loader.start()
+        # Before any thread: each has capabilities of its own.
+        relay = _restrict(stack, where.cilium_socket) if restrict else None
         rtnetlink = Rtnetlink()
         stack.callback(rtnetlink.close)
-        around = replace(_surroundings(stack, where, watch), naming=naming or Naming())
+        around = replace(
+            _surroundings(stack, where, watch, relay), naming=naming or Naming()
+        )
         probes = stack.enter_context(Probes.from_loader(loader))
         if watch:
             watch.attach(probes)
@@ -164,8 +174,28 @@ def opened(
         yield Node(collector, probes, watch)
 
 
+def _restrict(stack: contextlib.ExitStack, cilium_socket: str) -> Relay:
+    """Give up capabilities and unix sockets; what still asks Cilium's agent."""
+    try:
+        privileges.drop_capabilities()
+    except OSError as err:
+        raise KernelError(
+            f"capabilities cannot be dropped: {err.strerror}",
+            "allow capset(2) and prctl(2) in the seccomp profile of the container",
+        ) from err
+    relay = stack.enter_context(Relay(cilium_socket))
+    try:
+        privileges.deny_unix_sockets()
+    except OSError as err:
+        _log.warning("unix sockets stay open to this process", error=err.strerror)
+    return relay
+
+
 def _surroundings(
-    stack: contextlib.ExitStack, where: Cluster, watch: PodWatch | None
+    stack: contextlib.ExitStack,
+    where: Cluster,
+    watch: PodWatch | None,
+    relay: Relay | None = None,
 ) -> Surroundings:
     if not where.cilium_socket:
         return _with_cluster(
@@ -181,7 +211,7 @@ def _surroundings(
         )
 
     def read() -> Applied | None:
-        applied = read_applied(where.cilium_socket)
+        applied = read_applied(where.cilium_socket, relay=relay)
         if applied is not None and watch is not None:
             watch.see(applied)
         return applied

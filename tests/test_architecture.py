@@ -12,6 +12,7 @@ FILES = sorted(AGENT.rglob("*.py"))
 MAY = {
     "errors": set(),
     "logs": set(),
+    "privileges": set(),
     "settings": {"snapshot"},
     "snapshot": {"snapshot"},
     "kernel": {"kernel", "snapshot"},
@@ -20,14 +21,14 @@ MAY = {
     "record": {"record", "snapshot"},
     "lab": {"lab", "kernel", "snapshot"},
     "__main__": {"cli"},
-    "node": {"kernel", "cluster", "snapshot", "settings"},
+    "node": {"kernel", "cluster", "snapshot", "settings", "privileges"},
     "inquiry": {"node", "views", "snapshot", "settings", "logs"},
     "witness": {"inquiry", "snapshot"},
     "measurement": {"witness", "lab", "kernel", "record", "snapshot"},
     "watching": {"inquiry", "record", "snapshot", "views"},
     "commands": {
         *("commands", "node", "inquiry", "snapshot", "views", "lab", "record"),
-        *("settings", "logs", "measurement", "witness", "watching"),
+        *("settings", "logs", "measurement", "witness", "watching", "privileges"),
     },
     "cli": {"commands", "snapshot"},
 }
@@ -35,6 +36,7 @@ COMMANDS = [file.stem for file in (AGENT / "commands").glob("*.py")]
 SCREEN = ("app", "driver", "keys", "lines", "table")  # the rest of top needs no textual
 ONLY = {
     "bcc": {"kernel/loader.py"},
+    "seccomp": {"privileges.py"},
     "numpy": {"kernel/probes.py", "kernel/tables.py"},
     "prometheus_client": {
         *("views/exporter.py", "views/pod_metrics.py", "views/netperf_metrics.py"),

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from agent.cluster.answer import Answer, parse, printable
+from agent.cluster.relay import Relay
 from agent.cluster.unixhttp import UnixServer
 from agent.snapshot.cilium import (
     Applied,
@@ -49,22 +50,23 @@ _NO_PODS = {"reserved:host", "reserved:health", "reserved:ingress"}
 _NO_POD_DEVICES = ("cilium_", "lxc_health")
 
 
-def read_applied(
+def read_applied(  # noqa: PLR0913  the limits, and the clocks
     socket_path: str = DEFAULT_SOCKET,
     *,
     seconds: float = DEADLINE_SECONDS,
     most: int = MAX_ANSWER_BYTES,
+    relay: Relay | None = None,
     monotonic: Callable[[], float] = time.monotonic,
     wall: Callable[[], float] = time.time,
 ) -> Applied | None:
     """Ask the Cilium agent; None where it has no socket.
 
-    Three requests, in `seconds` together, each answered in `most` bytes. The
-    socket is opened anew each time: a Cilium that restarts makes a new one.
-    OSError, with a sentence, where the agent does not answer or writes what no
-    Cilium would; endpoints that make no sense are left out instead.
+    Three requests, in `seconds` together, each answered in `most` bytes, and asked by
+    the `relay` where there is one. The socket is opened anew each time: a Cilium that
+    restarts makes a new one. OSError, with a sentence, where the agent does not answer
+    or writes what no Cilium would; endpoints that make no sense are left out instead.
     """
-    server = UnixServer(socket_path, seconds, most, monotonic)
+    server = UnixServer(socket_path, seconds, most, monotonic, relay)
     try:
         health = Answer.parse(server.get("/v1/healthz"), "Cilium's /v1/healthz")
     except FileNotFoundError:

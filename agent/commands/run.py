@@ -81,14 +81,16 @@ def run(  # noqa: PLR0913  a flag each
     named = settings.Interfaces.parse(interfaces, max_interfaces)
     ending = _Ending()
     with contextlib.suppress(EndedError), contextlib.ExitStack() as stack, ending:
-        from agent import logs
+        from agent import logs, privileges
         from agent.node import opened
         from agent.views.web import Server, make_app
 
         log = logs.configure(log_format)
         server = stack.enter_context(Server(address, _gate(web_config)))
         naming = Naming(named.wants, named.most)
-        node = stack.enter_context(opened(wanted, where, naming, max_pods))
+        node = stack.enter_context(
+            opened(wanted, where, naming, max_pods, restrict=True)
+        )
         probes, collector = node.probes, node.collector
         for hook, why in probes.failures.items():
             log.warning(
@@ -103,6 +105,8 @@ def run(  # noqa: PLR0913  a flag each
             node.pods.traffic if node.pods else None,
         )
         stack.enter_context(server.serving(app))
+        if threads := privileges.threads_with_capabilities():
+            log.warning("threads keep capabilities", count=threads)
         log.info(
             "counting",
             hooks=[str(hook) for hook, on in probes.attached.items() if on],

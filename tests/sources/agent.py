@@ -44,12 +44,19 @@ def understood(answers: Answers) -> Applied:
 
 
 @contextlib.contextmanager
-def agent(path: Path, behave: Behaviour) -> Iterator[None]:
-    """Listens until the end; afterwards the socket is a dead file."""
+def agent(
+    path: Path, behave: Behaviour, requests: list[str] | None = None
+) -> Iterator[None]:
+    """Listens until the end; afterwards the socket is a dead file. The first line of
+    each request is added to `requests`.
+    """
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
-            url = self.rfile.readline().split()[1].decode()
+            line = self.rfile.readline().decode().strip()
+            if requests is not None:
+                requests.append(line)
+            url = line.split()[1]
             while self.rfile.readline().strip():
                 pass
             with contextlib.suppress(OSError):  # who asked has heard enough
