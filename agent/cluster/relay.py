@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent's side of relay_process.py, which alone reaches Cilium's socket."""
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -42,7 +43,8 @@ class Relay:
         self._control.close()
         if self._process:
             self._process.kill()
-            self._process.wait(_END_SECONDS)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel
+                self._process.wait(_END_SECONDS)
 
     def ask(self, url: str) -> socket.socket:
         """Return the socket that the answer to GET `url` comes on, behind an errno
