@@ -46,7 +46,8 @@ bench: $(VENV)/dev ## what a hook, a start, a scrape and a screen cost
 
 test-kernels: ## load, count and read on Debian's 6.1 and 6.12 kernels (QEMU)
 	tests/vm/run --timeout 2400 6.1 6.12 -- sh -ec 'pytest="python -m pytest -q -p no:cacheprovider"; \
-	  $$pytest tests/kernel/test_counts.py tests/kernel/test_sockets.py tests/kernel/test_fast_lane.py; \
+	  $$pytest tests/kernel/test_counts.py tests/kernel/test_sockets.py tests/kernel/test_fast_lane.py \
+	    tests/kernel/test_foreign.py; \
 	  $$pytest tests/kernel/test_pods.py -k "exactly_its_packets or arrives_as_it_was"; \
 	  $$pytest tests/kernel/test_without_capabilities.py tests/test_privileges.py; \
 	  python -m agent demo --rounds 1; \

@@ -150,7 +150,8 @@ def opened(
         netns = own_netns_cookie()
         watch = PodWatch(most_pods) if most_pods else None
         # It compiles while we look around.
-        loader = Loader(hooks, pods_of=netns if watch else None)
+        pods_of = netns if watch else None
+        loader = Loader(hooks, own_netns=netns, pods_of=pods_of)
         stack.callback(loader.close)
         loader.start()
         # Before any thread: each has capabilities of its own.

@@ -32,7 +32,8 @@ from agent.kernel.contract import bpf_directory
 from agent.kernel.layout import layout
 
 MAX_ROWS = 16384
-_MAPS = ("lengths", "recent", "devices", "unrecorded")
+DEVICE_MAPS = ("devices", "foreign_devices", "foreign_big_devices")
+_MAPS = ("lengths", "recent", *DEVICE_MAPS, "unrecorded")
 _POD_MAP = "pod_addresses"  # there with PER_POD only
 _DETAIL_LINES = 25
 # 0.5 s of one CPU; where an agent gets the hundredth part of one, 76 s were measured.
@@ -46,8 +47,9 @@ class Loaded:
     """What the child has left behind: fds, and how to read the maps' bytes.
 
     `formats` maps a map's name to the numpy formats of its key and leaf, as
-    BCC describes the C structs. `failed` says of hooks that could not be
-    attached why not. `pods_of` is what was asked for.
+    BCC describes the C structs, `limits` to how many entries it has room for.
+    `failed` says of hooks that could not be attached why not. `pods_of` is what was
+    asked for.
     """
 
     maps: dict[str, int]
@@ -55,7 +57,7 @@ class Loaded:
     links: dict[str, int]
     failed: dict[str, KernelError]
     formats: dict[str, tuple[Any, Any]]
-    max_rows: int
+    limits: dict[str, int]
     pods_of: int | None
     begun: float
     marks: dict[str, float]
@@ -97,11 +99,18 @@ class Loader:
     """
 
     def __init__(
-        self, hooks: Sequence[str], *, pods_of: int | None = None, **defines: int
+        self,
+        hooks: Sequence[str],
+        *,
+        own_netns: int | None = None,
+        pods_of: int | None = None,
+        **defines: int,
     ) -> None:
-        """`pods_of`: the net_cookie of the namespace whose pods are counted each
-        by itself, None for no such thing. `defines`: what skb_length.c lets be
-        defined, MAX_ROWS, IDLE_JIFFIES, MAX_POD_ADDRESSES.
+        """`own_netns`: the net_cookie of the agent's namespace; the devices of others
+        then have a limited share of the rows. None: all devices are alike. `pods_of`:
+        the same, and its pods are counted each by itself. `defines`: what skb_length.c
+        lets be defined, MAX_ROWS, IDLE_JIFFIES, MAX_POD_ADDRESSES,
+        MAX_FOREIGN_DEVICES, MAX_FOREIGN_BIG_DEVICES.
         """
         self._begun = time.monotonic()
         self._socket, self._its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -110,7 +119,10 @@ class Loader:
         self._output = os.fdopen(os.memfd_create("loader"), "w+b")
         defines = {"MAX_ROWS": MAX_ROWS} | defines
         if pods_of is not None:
-            defines |= {"PER_POD": 1, "OWN_NETNS": pods_of}
+            own_netns = pods_of
+            defines["PER_POD"] = 1
+        if own_netns is not None:
+            defines["OWN_NETNS"] = own_netns
         self._request = json.dumps({"hooks": list(hooks), "defines": defines})
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -199,9 +211,9 @@ class Loader:
                 hook: KernelError(*said) for hook, said in answer["failed"].items()
             },
             formats={name: tuple(pair) for name, pair in answer["formats"].items()},
-            max_rows=answer["max_rows"],
             pods_of=self._pods_of,
             begun=self._begun,
+            limits=answer["limits"],
             marks=answer["marks"],
         )
 
@@ -359,14 +371,14 @@ def _load(
     formats = {
         # sLeaf is one CPU's share; Leaf of a per-CPU table is that of them all
         name: (_format(table.Key), _format(getattr(table, "sLeaf", table.Leaf)))
-        for name in ("lengths", "recent", "devices")
+        for name in ("lengths", "recent", *DEVICE_MAPS)
         for table in (bpf[name],)
     }
     answer = {
         "fds": list(fds),
         "failed": {hook: _told(err) for hook, err in failed.items()},
         "formats": formats,
-        "max_rows": defines["MAX_ROWS"],
+        "limits": {name: bpf[name].max_entries for name in formats},
         "marks": marks,
     }
     return answer, list(fds.values())

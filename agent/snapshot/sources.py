@@ -24,10 +24,6 @@ class Probes(Protocol):
     def attached(self) -> dict[Hook, bool]:
         """Each hook that was asked for: is it attached?"""
 
-    @property
-    def capacity(self) -> int:
-        """Rows that the map has room for."""
-
     def read(self) -> Reading:
         """All counters now."""
 

@@ -83,10 +83,11 @@ def test_the_probes_need_no_capability_once_they_are_attached(setting: str) -> N
         pool.submit(probes.forget, keys, {key.device for key in keys}).result()
         (device,) = {key.device for key in keys}
         # Not as part of forget(): a row that a CPU still keeps keeps its device.
-        pool.submit(
-            probes._devices.remove, netns=device.netns, ifindex=device.ifindex
-        ).result()
-        for table in (probes._lengths, probes._devices):
+        for table in probes._devices.values():
+            pool.submit(
+                table.remove, netns=device.netns, ifindex=device.ifindex
+            ).result()
+        for table in (probes._lengths, *probes._devices.values()):
             on_the_map, _ = table.read()
             assert client.cookie not in on_the_map["netns"].tolist()
         assert rows_of_client() == set()
