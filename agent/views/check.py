@@ -144,6 +144,12 @@ def _unseen(picture: dict[str, Any]) -> list[str]:
     for reason, count in picture["unrecorded"].items():
         if count and reason != "no_address":  # counted, if for no pod
             found.append(f"{count:,} packets since the agent started: {reason}")
+    foreign = picture.get("maps", {}).get("foreign_devices")
+    if foreign and foreign["used"] >= foreign["limit"]:
+        found.append(
+            f"single devices of other namespaces beyond the first {foreign['limit']}: "
+            "they are counted together"
+        )
     # An agent of an earlier version does not tell them.
     lost = picture.get("unknown_pods", ())
     found += [f"the size of {pod}: its device is not here" for pod in lost]

@@ -60,6 +60,7 @@ def picture(snapshot: Snapshot) -> dict[str, Any]:
         },
         "attached": {str(hook): on for hook, on in snapshot.attached.items()},
         "unrecorded": snapshot.unrecorded,
+        "maps": {name: asdict(entries) for name, entries in snapshot.maps.items()},
         "edges": snapshot.edges,
         "counters": _counters(snapshot),
     }

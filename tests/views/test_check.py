@@ -6,7 +6,7 @@ from dataclasses import replace
 from agent.node import _NOT_ASKED
 from agent.snapshot.cilium import RuntimeConfig
 from agent.snapshot.collector import Collector
-from agent.snapshot.model import Hook, Link, Source
+from agent.snapshot.model import Hook, Link, MapEntries, Source
 from agent.snapshot.sources import Surroundings, Told
 from agent.views.check import check_text
 from agent.views.picture import picture
@@ -61,6 +61,15 @@ def test_packets_that_found_no_room() -> None:
     probes.reading = replace(probes.reading, unrecorded=counts)
     said = ["1,234 packets since the agent started: map_full"]
     assert unseen(probes, around, POD) == said
+
+
+def test_devices_of_other_namespaces_that_are_counted_together() -> None:
+    probes, around = all_there()
+    for used, told in ((511, []), (512, ["single devices of other namespaces"])):
+        maps = {"foreign_devices": MapEntries(used, 512)}
+        probes.reading = replace(probes.reading, maps=maps)
+        found = unseen(probes, around, POD)
+        assert [line.partition(" beyond the first 512: ")[0] for line in found] == told
 
 
 def test_what_is_kept_of_the_mute_has_an_age() -> None:

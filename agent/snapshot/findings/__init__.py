@@ -15,6 +15,7 @@ from agent.snapshot.findings.configuration import (
     prerequisites,
     tunnel_limits,
 )
+from agent.snapshot.findings.counters import not_counted
 from agent.snapshot.findings.finding import Find
 from agent.snapshot.findings.sizes import (
     device_limits,
@@ -46,9 +47,10 @@ FINDINGS: tuple[Find, ...] = (
     not_merged,
     encrypted,
     mixed_datapath,
+    not_counted,
 )
 
 # Every id that a function here can tell.
 FINDING_IDS = tuple(
-    f"C{number:02}" for number in (*range(1, 11), 12, 13, 14, 15, 18, 19, 22)
+    f"C{number:02}" for number in (*range(1, 11), 12, 13, 14, 15, 18, 19, 22, 24)
 )
