@@ -8,7 +8,6 @@ Names are those of Cilium's api/v1/models (status_response.go and others), of
 import ipaddress
 import os
 import re
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +15,7 @@ from dataclasses import replace
 from agent.cluster.answer import Answer, parse, printable
 from agent.cluster.relay import Relay
 from agent.cluster.unixhttp import UnixServer
+from agent.input_files import open_regular_file
 from agent.snapshot.cilium import (
     Applied,
     BigTcp,
@@ -362,15 +362,9 @@ def _read_file(path: str, most: int) -> tuple[bytes, float]:
     """A regular file of at most `most` bytes, and when it was written (seconds since
     the epoch). OSError where it is longer, or no regular file: none is waited for.
     """
-    with open(path, "rb", opener=_open_at_once) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(f"{path} is no regular file")
+    with open_regular_file(path) as file:
+        written = os.fstat(file.fileno()).st_mtime
         data = file.read(most + 1)
     if len(data) > most:
         raise OSError(f"{path} is longer than {most:,} bytes")
-    return data, status.st_mtime
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
+    return data, written

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
+from agent.input_files import open_regular_file
 from agent.record.lines import RecordError, not_written
 
 
@@ -84,5 +85,5 @@ def _require_free(path: str, *, over: bytes) -> None:
 
 def _begins_with(path: str, these: bytes) -> bool:
     """Or is it empty?"""
-    with open(path, "rb") as file:
+    with open_regular_file(path) as file:
         return file.read(len(these)).lower() in (b"", these)

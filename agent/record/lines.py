@@ -6,16 +6,15 @@ whose writer was killed ends in the middle of a line: the rest of it is good.
 """
 
 import contextlib
-import errno
 import json
 import os
-import stat
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO, Self, TextIO
+from typing import Any, Self, TextIO
 
 from agent import __version__
 from agent.errors import AgentError
+from agent.input_files import open_regular_file
 from agent.snapshot.plain import plain_json
 from agent.snapshot.sample import Period, Sample
 
@@ -88,7 +87,7 @@ class Recording:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            self._file = opened(path)
+            self._file = open_regular_file(path)
         except OSError as err:
             raise RecordError(
                 f"{path} cannot be read: {(err.strerror or str(err)).lower()}",
@@ -199,17 +198,3 @@ def _reason(err: Exception) -> str:
     if isinstance(err, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
         return "this is no JSON"
     return str(err)
-
-
-def opened(path: str) -> BinaryIO:
-    """A file for reading; OSError also where it is a FIFO or a device."""
-    file = open(path, "rb", opener=_at_once)  # noqa: SIM115  the caller closes it
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return file
-    file.close()
-    raise OSError(errno.EINVAL, "it is no file")
-
-
-def _at_once(path: str, flags: int) -> int:
-    """Open without waiting for whoever would write to a FIFO."""
-    return os.open(path, flags | os.O_NONBLOCK)

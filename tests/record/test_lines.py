@@ -150,7 +150,7 @@ def test_what_is_no_record(path: Path, tmp_path: Path) -> None:
     for name, why in (
         (path, "holds no sample"),
         (tmp_path, "is a directory"),
-        (Path("/dev/zero"), "is no file"),
+        (Path("/dev/zero"), "is not a regular file"),
         (tmp_path / "none", "no such file"),
         (Path("/proc/self/exe"), "this is no record"),
     ):
