@@ -7,6 +7,7 @@ the pod of Cilium's agent.
 """
 
 import datetime as dt
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -30,6 +31,8 @@ _ENDED = ("Succeeded", "Failed")
 _CILIUM_SELECTOR = "k8s-app=cilium"
 _CILIUM_CONTAINER = "cilium-agent"
 _CILIUM_POD_SECONDS = 30.0
+_MOST_ADDRESSES = 16  # of a pod; Kubernetes gives it one of each family
+_MOST_SELECTOR = 16384  # characters of JSON
 _MOST_MESSAGE = 4096  # characters; a kubelet keeps that many bytes
 
 _log = structlog.get_logger(__name__)
@@ -244,7 +247,10 @@ def _node_config(item: Json) -> NodeConfig | None:
     selector, defaults = spec.get("nodeSelector"), relevant(spec.get("defaults"))
     if not defaults or not isinstance(selector, dict):
         return None
-    return NodeConfig(item["metadata"]["name"], selector, defaults)
+    name = item["metadata"]["name"]
+    if len(json.dumps(selector)) > _MOST_SELECTOR:
+        raise OSError(f"CiliumNodeConfig {name}: its nodeSelector is too long")
+    return NodeConfig(name, selector, defaults)
 
 
 def _pod(item: Json) -> Pod | None:
@@ -252,7 +258,8 @@ def _pod(item: Json) -> Pod | None:
     metadata, status = item["metadata"], item.get("status") or {}
     if status.get("phase") in _ENDED:
         return None
-    addresses = (canonical(one.get("ip")) for one in status.get("podIPs") or ())
+    ips = (status.get("podIPs") or [])[:_MOST_ADDRESSES]
+    addresses = (canonical(one.get("ip")) for one in ips)
     return Pod(
         namespace=metadata["namespace"],
         name=metadata["name"],

@@ -26,6 +26,9 @@ LAST_RETRY_SECONDS = 30.0
 # A watch that stood this long was no failure, however it ended.
 STEADY_SECONDS = 30.0
 ABSENT_SECONDS = 300.0
+# More of them is no list of one node's, and no name in Kubernetes is longer.
+MAX_OBJECTS = 5000
+_MAX_NAME = 253
 _GONE, _FORBIDDEN, _NOT_FOUND = 410, 403, 404
 
 _log = structlog.get_logger(__name__)
@@ -199,7 +202,11 @@ class Watch(Generic[T]):
                 kept = None if kind == "DELETED" else self._of.keep(item)
                 others = dict(self.objects or {})
                 others.pop(_key(item), None)
-                self.objects = others if kept is None else {**others, _key(item): kept}
+                if kept is not None:
+                    others[_key(item)] = kept
+                if len(others) > MAX_OBJECTS:
+                    raise OSError(f"{path} has more than {MAX_OBJECTS:,} objects")
+                self.objects = others
         except (TypeError, KeyError, AttributeError, ValueError) as err:
             raise OSError(f"{path}: the API server sends no event") from err
         self._up()
@@ -234,4 +241,8 @@ class Watch(Generic[T]):
 
 
 def _key(item: Json) -> str:
-    return f"{item['metadata'].get('namespace', '')}/{item['metadata']['name']}"
+    """ValueError where it is no name."""
+    namespace, name = item["metadata"].get("namespace", ""), item["metadata"]["name"]
+    if max(len(namespace), len(name)) > _MAX_NAME:
+        raise ValueError
+    return f"{namespace}/{name}"
