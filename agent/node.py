@@ -58,6 +58,7 @@ class Node:
     collector: Collector
     probes: Probes
     pods: "PodWatch | None"  # where single pods are wanted
+    relay: Relay | None  # where this process may not ask Cilium itself
 
 
 class PodWatch:
@@ -172,7 +173,7 @@ def opened(
             raise KernelError(
                 f"the kernel's counters cannot be read: {err}", "try it again"
             ) from err
-        yield Node(collector, probes, watch)
+        yield Node(collector, probes, watch, relay)
 
 
 def _restrict(stack: contextlib.ExitStack, cilium_socket: str) -> Relay:

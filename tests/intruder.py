@@ -107,7 +107,7 @@ def main(path: str, out: str, flags: list[str]) -> None:
         relays.append(relay)
         return enter(relay)
 
-    def waited(self: object) -> None:
+    def waited(self: object, relay_ended: object) -> None:
         results = {"main": attack(path, relays[0])}
 
         def in_thread() -> None:
@@ -119,7 +119,7 @@ def main(path: str, out: str, flags: list[str]) -> None:
         with open(f"{out}.new", "w") as file:
             json.dump(results, file)
         os.rename(f"{out}.new", out)
-        wait(self)
+        wait(self, relay_ended)
 
     setattr(Relay, "__enter__", entered)  # noqa: B010  mypy
     ending.wait_for_it = waited

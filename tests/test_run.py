@@ -196,7 +196,7 @@ def test_no_signal_interrupts_what_is_taken_down(ending: _Ending) -> None:
     with ending:
         pass
     signal.raise_signal(signal.SIGTERM)
-    ending.wait_for_it()
+    ending.wait_for_it(lambda: False)
 
 
 # The signal comes with its handler.

@@ -46,6 +46,11 @@ class Relay:
             with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel
                 self._process.wait(_END_SECONDS)
 
+    @property
+    def ended(self) -> bool:
+        """Has the process ended, though we have not?"""
+        return self._process is not None and self._process.poll() is not None
+
     def ask(self, url: str) -> socket.socket:
         """Return the socket that the answer to GET `url` comes on, behind an errno
         (relay_process.ERRNO). OSError where the process has ended.
@@ -57,7 +62,5 @@ class Relay:
                 socket.send_fds(self._control, [bytes([number])], [its.fileno()])
             except OSError as err:
                 ours.close()
-                raise OSError(
-                    "the process that asks Cilium has ended; restart the agent"
-                ) from err
+                raise OSError("the process that asks Cilium has ended") from err
         return ours

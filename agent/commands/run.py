@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 import click
@@ -13,7 +14,7 @@ import click
 from agent import __version__, settings
 from agent.commands.ending import EndedError
 from agent.commands.options import flag, with_cluster
-from agent.errors import Exit
+from agent.errors import AgentError, Exit
 from agent.snapshot.naming import Naming
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def run(  # noqa: PLR0913  a flag each
             version=__version__,
             seconds=probes.start_stages,
         )
-        ending.wait_for_it()
+        ending.wait_for_it(lambda: node.relay is not None and node.relay.ended)
         log.info("stopped")
     return ending.code
 
@@ -168,10 +169,20 @@ class _Ending:
         """Wait for so long, or until we end."""
         return self._over.wait(seconds)
 
-    def wait_for_it(self) -> None:
-        """The start is over: wait until told to end."""
+    def wait_for_it(self, relay_ended: Callable[[], bool]) -> None:
+        """The start is over: wait until told to end.
+
+        AgentError where `relay_ended`: it cannot be started again by a process that
+        has given up unix sockets, and without it a Cilium that answers looks mute.
+        """
         self._starting = False
         # Again and again: where a server's thread takes the signal, a main thread
         # that waits for ever never gets to hear of it.
         while not self._heard:
+            if relay_ended():
+                raise AgentError(
+                    "the process that asks Cilium has ended",
+                    "start the agent again; if it ends so again, look for the kernel's "
+                    "OOM killer: dmesg | grep -i oom",
+                )
             time.sleep(_HEARING_SECONDS)
