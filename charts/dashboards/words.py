@@ -19,5 +19,5 @@ FINDINGS = {
     "C18": "encryption",
     "C19": "pods from before netkit",
     "C22": "Cilium does not answer",
-    "C24": "packets that could not be counted",
+    "C25": "packets that could not be counted",
 }

@@ -11,7 +11,7 @@ _TOLERATED_SHARE = 0.01
 
 
 def not_counted(evidence: Evidence) -> Iterator[Finding]:
-    """C24: packets, or whole devices, that find no row in the agent's maps."""
+    """C25: packets, or whole devices, that find no row in the agent's maps."""
     snapshot = evidence.snapshot
     recent = snapshot.recent
     rows = snapshot.maps.get("lengths")
@@ -21,7 +21,7 @@ def not_counted(evidence: Evidence) -> Iterator[Finding]:
     if lost or full:
         limit = f", which has room for {rows.limit} rows" if rows else ""
         yield Finding(
-            "C24",
+            "C25",
             Severity.WARNING,
             FAMILIES,
             f"the agent's map of counters is full{limit}; {lost} packets in "
@@ -34,7 +34,7 @@ def not_counted(evidence: Evidence) -> Iterator[Finding]:
     counted = sum(lengths.histogram.count for lengths in recent.rows.values())
     if lost > _TOLERATED_SHARE * counted:
         yield Finding(
-            "C24",
+            "C25",
             Severity.WARNING,
             FAMILIES,
             f"the kernel had no memory for new rows: {lost} packets in "
