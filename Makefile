@@ -16,7 +16,8 @@ CLUSTER_PACKAGES := openssl ca-certificates make
 CLUSTER := env XDG_CACHE_HOME=$(CACHE) TOOLS=$(TOOLS) $(BIN)/python -m
 
 .PHONY: help demo test lint format bench test-kernels cluster cluster-down cluster-tools \
-  test-cluster image image-again base chart-docs pictures dashboards lock clean
+  test-cluster test-cilium record-cilium image image-again base chart-docs pictures dashboards \
+  lock clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
@@ -63,6 +64,16 @@ test-cluster: cluster-tools image $(VENV)/dev ## tests on a cluster of their own
 	tests/cluster/tools --all >/dev/null
 	.ci/unpack $(TOOLS) prometheus promtool
 	$(SUDO) $(CLUSTER) pytest --timeout=900 tests/chart tests/cluster tests/cluster_api $(ARGS)
+
+test-cilium: $(VENV)/dev ## tests on a node with Cilium's own agent, built here
+	.ci/packages $(CLUSTER_PACKAGES) iproute2 procps
+	tests/cilium/build 1.20.2 >/dev/null
+	tests/cluster/tools --kubernetes >/dev/null
+	$(SUDO) $(CLUSTER) pytest --timeout=900 tests/cilium $(ARGS)
+
+record-cilium: $(VENV)/dev ## record anew what Cilium's agents answer (VERSIONS="1.20.2 ...")
+	.ci/packages $(CLUSTER_PACKAGES) iproute2 procps
+	$(SUDO) $(CLUSTER) tests.cilium.record $(VERSIONS)
 
 image: ## the images of Dockerfile, on a base made here
 	$(SUDO) .ci/image $(CACHE)/bigtcp-agent/image
