@@ -69,7 +69,7 @@ def test_devices_of_other_namespaces_that_are_counted_together() -> None:
     for used, told in ((511, []), (512, ["single devices of other namespaces"])):
         maps = {"foreign_devices": MapEntries(used, 512)}
         probes.reading = replace(probes.reading, maps=maps)
-        found = unseen(probes, around, POD)
+        found = unseen(probes, around, *PODS)
         assert [line.partition(" beyond the first 512: ")[0] for line in found] == told
 
 
