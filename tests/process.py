@@ -52,12 +52,15 @@ def nobody() -> str:
     return f"http://127.0.0.1:{free_port()}"
 
 
+def basic(login: str) -> dict[str, str]:
+    """The header of a login, which is NAME:PASSWORD; none where it is empty."""
+    encoded = base64.b64encode(login.encode()).decode()
+    return {"Authorization": f"Basic {encoded}"} if login else {}
+
+
 def fetch(url: str, login: str = "") -> tuple[int, str]:
     """Status and body; status 0 where nobody answers. `login` is NAME:PASSWORD."""
-    request = urllib.request.Request(url)
-    if login:
-        encoded = base64.b64encode(login.encode()).decode()
-        request.add_header("Authorization", f"Basic {encoded}")
+    request = urllib.request.Request(url, headers=basic(login))
     try:
         with _OPENER.open(request, timeout=60) as answer:
             return answer.status, answer.read().decode()
@@ -73,9 +76,7 @@ def fetch_from(source: str, port: int, path: str, login: str = "") -> tuple[int,
     address = (source, 0)
     connection = http.client.HTTPConnection("127.0.0.1", port, 60, address)
     with contextlib.closing(connection):
-        encoded = base64.b64encode(login.encode()).decode()
-        headers = {"Authorization": f"Basic {encoded}"} if login else {}
-        connection.request("GET", path, headers=headers)
+        connection.request("GET", path, headers=basic(login))
         answer = connection.getresponse()
         return answer.status, answer.read().decode()
 

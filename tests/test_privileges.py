@@ -28,6 +28,7 @@ from tests.stand import quiet_pair
 COMMAND = (sys.executable, "-m", "agent")
 agent = partial(process.agent, command=COMMAND)
 POD = "10.9.9.9"
+POD_NAME = "default/p1"  # in the recording
 BOUNDED = ("setpriv", "--inh-caps=-all", "--ambient-caps=-all")
 AS_IN_A_CONTAINER = (*BOUNDED, "--bounding-set=-all,+bpf,+perfmon", "--no-new-privs")
 
@@ -35,7 +36,13 @@ AS_IN_A_CONTAINER = (*BOUNDED, "--bounding-set=-all,+bpf,+perfmon", "--no-new-pr
 def cilium_with_a_pod(namespace: Namespace) -> dict[str, Any]:
     """Recorded answers, in which `eth0` of a namespace is the host side of a pod."""
     answers = copy.deepcopy(recorded("1.20.2")["on"])
-    networking = answers["/v1/endpoint"][0]["status"]["networking"]
+    (endpoint,) = (
+        each
+        for each in answers["/v1/endpoint"]
+        if {"name": f"resolve-labels-{POD_NAME}"} in each["status"]["controllers"]
+    )
+    answers["/v1/endpoint"] = [endpoint]
+    networking = endpoint["status"]["networking"]
     links = json.loads(namespace.run("ip", "-j", "link", "show", "eth0"))
     networking["interface-index"] = links[0]["ifindex"]
     networking["interface-name"] = "eth0"
@@ -94,7 +101,7 @@ def test_no_thread_keeps_a_capability(
         most = 0
         row = (
             'bigtcp_pod_skb_length_bytes_count{direction="rx",ip_family="ipv4",'
-            f'namespace="default",pod="netperf-client"}} {N}.0'
+            f'namespace="default",pod="p1"}} {N}.0'
         )
         with ThreadPoolExecutor(4) as pool:
             # Twenty at least: threads of requests come and go meanwhile.
@@ -181,7 +188,7 @@ def test_code_in_the_agent_cannot_reach_the_socket_of_cilium(
 
         picture = wait_until(checked, "a pod in the picture")
         assert picture["cilium"]["version"] == "1.20.2"
-        assert [pod["name"] for pod in picture["pods"]] == ["default/netperf-client"]
+        assert [pod["name"] for pod in picture["pods"]] == [POD_NAME]
         # As docs/SECURITY.md says of what port 19715 leaks.
         for page in ("metrics", "api/snapshot"):
             status, text = node.call(partial(fetch, f"{address}/{page}"))

@@ -11,8 +11,8 @@ import structlog
 from agent import inquiry
 from agent.settings import Cluster
 from tests.process import COMMAND, agent, fetch
-from tests.views import pki
-from tests.views.test_webconfig import HASH
+from tests.server import pki
+from tests.server.test_web_config import HASH
 
 TLS = "tls_server_config: {cert_file: server.crt, key_file: server.key}\n"
 USERS = f"basic_auth_users: {{me: {HASH}}}\n"

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from agent.server.http_server import Server
+from agent.server.routes import make_routes
 from agent.settings import Address
 from agent.snapshot.model import Hook
 from agent.snapshot.sample import Line
 from agent.snapshot.snapshot import Snapshot
-from agent.views.web import Server, make_app
 from agent.witness import Witness
 from tests.process import nobody
 from tests.snapshot.fakes import OURS, lengths
@@ -48,9 +49,9 @@ def node() -> Iterator[Node]:
     def snapshot(_: float = 0) -> Snapshot:
         return world.collector.snapshot()  # of the one that `start` made last
 
-    app = make_app(snapshot, snapshot)
-    with Server(Address("127.0.0.1", 0)) as server, server.serving(app):
-        yield Node(f"http://127.0.0.1:{server.server_port}", world)
+    routes = make_routes(snapshot, snapshot)
+    with Server(Address("127.0.0.1", 0)) as server, server.serving(routes):
+        yield Node(f"http://127.0.0.1:{server.port}", world)
 
 
 def test_what_our_busiest_device_sent_and_received(node: Node) -> None:

@@ -172,12 +172,13 @@ def _serving(address: settings.Address) -> "Iterator[Callable[[Record], None]]":
     """Serve the record that is published, and before it metrics without samples: a
     scrape during the runs finds somebody.
     """
+    from agent.server.http_server import Server
+    from agent.server.routes import metrics_routes
     from agent.views.netperf_metrics import metrics_application
-    from agent.views.web import Server, make_metrics_app
 
     published: list[Record] = []
     app = metrics_application(lambda: published[-1] if published else None)
-    with Server(address) as server, server.serving(make_metrics_app(app)):
+    with Server(address) as server, server.serving(metrics_routes(app)):
         yield published.append
 
 

@@ -2,6 +2,7 @@
 """`bigtcp-agent run`: the agent itself."""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -18,7 +19,7 @@ from agent.errors import AgentError, Exit
 from agent.snapshot.naming import Naming
 
 if TYPE_CHECKING:
-    from agent.views.guard import Guard
+    from agent.server.auth import Authenticator
 
 _HEARING_SECONDS = 0.1
 
@@ -84,10 +85,11 @@ def run(  # noqa: PLR0913  a flag each
     with contextlib.suppress(EndedError), contextlib.ExitStack() as stack, ending:
         from agent import logs, privileges
         from agent.node import opened
-        from agent.views.web import Server, make_app
+        from agent.server.http_server import Server
+        from agent.server.routes import make_routes
 
         log = logs.configure(log_format)
-        server = stack.enter_context(Server(address, _gate(web_config)))
+        server = stack.enter_context(Server(address, _load_web_config(web_config)))
         naming = Naming(named.wants, named.most)
         node = stack.enter_context(
             opened(wanted, where, naming, max_pods, restrict=True)
@@ -100,12 +102,12 @@ def run(  # noqa: PLR0913  a flag each
                 reason=why.message,
                 detail=why.detail or None,
             )
-        app = make_app(
+        routes = make_routes(
             collector.snapshot,
             lambda seconds: collector.observe(seconds, ending.wait),
             node.pods.traffic if node.pods else None,
         )
-        stack.enter_context(server.serving(app))
+        stack.enter_context(server.serving(routes))
         if threads := privileges.threads_with_capabilities():
             log.warning("threads keep capabilities", count=threads)
         log.info(
@@ -117,15 +119,16 @@ def run(  # noqa: PLR0913  a flag each
         )
         ending.wait_for_it(lambda: node.relay is not None and node.relay.ended)
         log.info("stopped")
-    return ending.code
+    # A thread may be in bcrypt for seconds: Python would wait for it at exit, or abort.
+    os._exit(ending.code)
 
 
-def _gate(web_config: str) -> "Guard | None":
+def _load_web_config(web_config: str) -> "Authenticator | None":
     if not web_config:
         return None
-    from agent.views.guard import Guard
+    from agent.server.auth import Authenticator
 
-    return Guard(web_config)
+    return Authenticator(web_config)
 
 
 def _complain(unraisable: "sys.UnraisableHookArgs") -> None:

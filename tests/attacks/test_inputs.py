@@ -24,7 +24,7 @@ import pytest
 
 from agent.cluster.kube import connect
 from agent.lab.netns import wait_until
-from tests.views import pki
+from tests.server import pki
 
 MAX_RSS = 100 << 20
 NAMES = ("configmap", "nodeconfigs", "pods")

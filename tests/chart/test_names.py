@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.chart import helm
-from tests.views.test_webconfig import HASH
+from tests.server.test_web_config import HASH
 
 SERVICE = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")  # RFC 1035
 ALL = (

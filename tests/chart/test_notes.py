@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chart import helm
-from tests.views.test_webconfig import HASH
+from tests.server.test_web_config import HASH
 
 RELEASE = "app.kubernetes.io/instance=try,app.kubernetes.io/component="
 

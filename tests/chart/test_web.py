@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.views.webconfig import read
+from agent.server.auth import read
 from tests.chart import helm
-from tests.views import pki
-from tests.views.test_webconfig import HASH
+from tests.server import pki
+from tests.server.test_web_config import HASH
 
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 TLS = "--set=web.tls.secretName=tls"

@@ -22,8 +22,8 @@ from tests.cluster.nodes import Node
 from tests.cluster.prometheus import prometheus
 from tests.cluster.release import NAME, NAMESPACE, Release
 from tests.process import any_certificate, fetch
-from tests.views import pki
-from tests.views.test_webconfig import HASH
+from tests.server import pki
+from tests.server.test_web_config import HASH
 
 URL = "https://127.0.0.1:19715"
 LOGIN = "prometheus:secret"

@@ -9,8 +9,9 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from http import HTTPStatus
 from pathlib import Path
 
 import bcrypt
@@ -19,11 +20,11 @@ import structlog
 
 from agent.errors import BadValueError
 from agent.lab.netns import wait_until
+from agent.server.auth import Authenticator
+from agent.server.http_server import Request, Response, Route, Server, text_response
 from agent.settings import Address
-from agent.views.guard import Guard
-from agent.views.web import Server
 from tests.process import fetch_from, free_port
-from tests.views import pki
+from tests.server import pki
 
 TLS = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
 
@@ -32,9 +33,11 @@ def hashed(password: str) -> str:
     return bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
 
 
-def app(_: dict[str, str], start: Callable[..., object]) -> list[bytes]:
-    start("200 OK", [("Content-Type", "text/plain")])
-    return [b"served"]
+def served_to(_: Request) -> Response:
+    return text_response(HTTPStatus.OK, "served")
+
+
+ROUTES = dict.fromkeys(("/", "/metrics", "/livez", "/readyz"), Route(served_to))
 
 
 @pytest.fixture
@@ -49,8 +52,8 @@ def served(folder: Path, text: str) -> Iterator[int]:
     """The port of a server with this web config."""
     (folder / "web.yaml").write_text(text)
     port = free_port()
-    gate = Guard(str(folder / "web.yaml"))
-    with Server(Address("127.0.0.1", port), gate) as server, server.serving(app):
+    auth = Authenticator(str(folder / "web.yaml"))
+    with Server(Address("127.0.0.1", port), auth) as server, server.serving(ROUTES):
         yield port
 
 
@@ -99,7 +102,7 @@ def test_old_tls_is_refused(folder: Path) -> None:
         context = trusting(folder)
         assert status(f"https://localhost:{port}/", context) == 200
         context.maximum_version = ssl.TLSVersion.TLSv1_2
-        with pytest.raises(urllib.error.URLError, match="PROTOCOL_VERSION"):
+        with pytest.raises(urllib.error.URLError, match=r"EOF|PROTOCOL_VERSION"):
             status(f"https://localhost:{port}/", context)
 
 
@@ -149,7 +152,7 @@ def test_a_header_that_is_no_login(folder: Path, header: str) -> None:
 
 def test_hashes_of_other_programs(folder: Path) -> None:
     """htpasswd writes $2y$."""
-    from tests.views.test_webconfig import HASH
+    from tests.server.test_web_config import HASH
 
     with served(folder, f"basic_auth_users: {{me: {HASH}}}") as port:
         assert status(f"http://localhost:{port}/", login="me:secret") == 200
@@ -166,7 +169,7 @@ def test_a_known_password_costs_nothing_and_an_unknown_name_as_much(
         hashes.append(expected)
         return real(password, expected)
 
-    monkeypatch.setattr("agent.views.guard.bcrypt.checkpw", counted)
+    monkeypatch.setattr("agent.server.auth.bcrypt.checkpw", counted)
     with served(folder, f"basic_auth_users: {{me: {hashed('right')}}}") as port:
         url = f"http://localhost:{port}/"
         for _ in range(3):
@@ -176,17 +179,70 @@ def test_a_known_password_costs_nothing_and_an_unknown_name_as_much(
         assert len(hashes) == 2
 
 
-def test_an_unknown_name_costs_as_much_as_the_slowest(
+def test_by_its_cost_nobody_can_tell_whether_a_name_is_known(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Unknown names have the costs of the known ones, each always the same."""
     hashes: list[bytes] = []
+    monkeypatch.setattr("agent.server.auth._FREE_FAILURES", 1000)
     monkeypatch.setattr(
-        "agent.views.guard.bcrypt.checkpw", lambda _, hashed: hashes.append(hashed)
+        "agent.server.auth.bcrypt.checkpw", lambda _, hashed: hashes.append(hashed)
     )
     users = f"{{me: {hashed('right')}, you: {hashed('right').replace('$04', '$12')}}}"
     with served(folder, f"basic_auth_users: {users}") as port:
-        assert status(f"http://localhost:{port}/", login="nobody:right") == 401
-    assert hashes[0].startswith(b"$2b$12$")
+        for name in [f"nobody{number}" for number in range(30)] * 2:
+            assert status(f"http://localhost:{port}/", login=f"{name}:right") == 401
+    costs = [hashed[4:6] for hashed in hashes]
+    assert set(costs) == {b"04", b"12"}
+    assert costs[:30] == costs[30:]
+
+
+def test_failures_back_off_and_a_client_without_goes_first(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guesses of many addresses wait behind the right password of another."""
+    begun, turns = threading.Event(), threading.Semaphore(0)
+    order: list[bytes] = []
+
+    def slow(password: bytes, _: bytes) -> bool:
+        order.append(password)
+        begun.set()
+        assert turns.acquire(timeout=60)
+        return password == b"right"
+
+    monkeypatch.setattr("agent.server.auth._WAIT_SECONDS", 60)
+    monkeypatch.setattr("agent.server.auth.bcrypt.checkpw", slow)
+    (folder / "web.yaml").write_text(f"basic_auth_users: {{me: {hashed('right')}}}")
+    auth = Authenticator(str(folder / "web.yaml"))
+    sources = [f"127.0.0.{number}" for number in range(10, 14)]
+    with (
+        Server(Address("127.0.0.1", 0), auth) as server,
+        server.serving(ROUTES),
+        ThreadPoolExecutor(10) as pool,
+    ):
+        port = server.port
+
+        def ask(source: str, login: str) -> Future[tuple[int, str]]:
+            return pool.submit(fetch_from, source, port, "/", login)
+
+        turns.release(len(sources))
+        for source in sources:
+            assert ask(source, "me:wrong").result()[0] == 401
+        begun.clear()
+        guesses = [ask(source, "me:wrong") for source in sources]
+        assert begun.wait(60)
+        first = order[len(sources) :]
+        last = ask("127.0.0.9", "me:right")
+        wait_until(lambda: len(auth._pool._waiting) == len(sources), "all of them")
+        turns.release(len(sources) + 1)
+        assert last.result() == (200, "served")
+        assert [guess.result()[0] for guess in guesses] == [401] * len(sources)
+        assert order[len(sources) + len(first)] == b"right"
+        for _ in range(6):
+            turns.release()
+            code, _ = ask("127.0.0.10", "me:wrong").result()
+        assert code == 429
+        assert status(f"http://localhost:{port}/livez") == 200
 
 
 def test_only_so_many_guesses_wait(
@@ -200,12 +256,12 @@ def test_only_so_many_guesses_wait(
         assert end.wait(60)
         return real(password, expected)
 
-    monkeypatch.setattr("agent.views.guard._WAIT_SECONDS", 60)
+    monkeypatch.setattr("agent.server.auth._WAIT_SECONDS", 60)
     users = f"basic_auth_users: {{me: {hashed('right')}, you: {hashed('too')}}}"
     with served(folder, users) as port, ThreadPoolExecutor(10) as pool:
         url = f"http://localhost:{port}/"
         assert status(url, login="me:right") == 200
-        monkeypatch.setattr("agent.views.guard.bcrypt.checkpw", slow)
+        monkeypatch.setattr("agent.server.auth.bcrypt.checkpw", slow)
         guesses = [pool.submit(status, url, None, "me:wrong") for _ in range(9)]
         try:
             assert begun.wait(60)
@@ -226,7 +282,7 @@ def test_who_is_known_stays_so_when_only_the_certificate_is_new(
     with served(folder, TLS + users) as port:
         url = f"https://localhost:{port}/"
         assert status(url, trusting(folder), "me:right") == 200
-        monkeypatch.setattr("agent.views.guard.bcrypt.checkpw", lambda *_: False)
+        monkeypatch.setattr("agent.server.auth.bcrypt.checkpw", lambda *_: False)
         pki.certificate(folder, "server")
         assert status(url, trusting(folder), "me:right") == 200
         assert status(url, trusting(folder), "me:wrong") == 401
@@ -333,7 +389,7 @@ def test_certificates_that_cannot_be_used(folder: Path) -> None:
     ):
         path.write_text(f"tls_server_config: {{cert_file: {crt}, key_file: {key}}}")
         with pytest.raises(BadValueError) as caught:
-            Guard(str(path))
+            Authenticator(str(path))
         assert why in caught.value.message
         assert "\n" not in caught.value.message
 
@@ -351,7 +407,7 @@ def test_an_encrypted_key_is_refused_and_nobody_is_asked(folder: Path) -> None:
     path = folder / "web.yaml"
     path.write_text(TLS.replace("server.key", "locked.key"))
     with pytest.raises(BadValueError, match="cannot be used"):
-        Guard(str(path))
+        Authenticator(str(path))
 
 
 @pytest.mark.parametrize("emptied", ["", "basic_auth_users:\n"])
