@@ -110,7 +110,7 @@ class Tls(_Section, frozen=True):
     prefer_server_cipher_suites: bool = True
     curve_preferences: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
+    def __post_init__(self) -> None:  # noqa: C901  a list of rules
         """Refuse what contradicts itself or cannot be enforced: ValueError."""
         _require_known("min_version", _VERSIONS, self.min_version)
         _require_known("max_version", _VERSIONS, self.max_version)
