@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import hmac
 import ipaddress
+import math
 import os
 import re
 import secrets
@@ -109,7 +110,7 @@ class Tls(_Section, frozen=True):
     prefer_server_cipher_suites: bool = True
     curve_preferences: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
+    def __post_init__(self) -> None:  # noqa: C901  a list of rules
         """Refuse what contradicts itself or cannot be enforced: ValueError."""
         _require_known("min_version", _VERSIONS, self.min_version)
         _require_known("max_version", _VERSIONS, self.max_version)
@@ -119,6 +120,12 @@ class Tls(_Section, frozen=True):
             raise ValueError("min_version is above max_version")
         if len(self.curve_preferences) > 1 and sys.version_info < (3, 15):
             raise ValueError("curve_preferences with more than one is not supported")
+        for name in self.curve_preferences:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ecdh_curve(_CURVES[name])
+            except (ValueError, ssl.SSLError) as err:  # X25519, in older Pythons
+                why = f"curve_preferences {name!r} is not supported by this Python"
+                raise ValueError(why) from err
         for name in ("cert", "key", "client_ca"):
             if getattr(self, name) and getattr(self, f"{name}_file"):
                 raise ValueError(f"{name} and {name}_file exclude each other")
@@ -271,7 +278,7 @@ class Authenticator:
         self._known: set[bytes] = set()  # right passwords, by their digests
         # Number of failures, and when the next guess is due, by client; oldest first.
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
-        self._bucket = (0.0, 0.0)  # tokens, and when it was filled up
+        self._bucket = (0.0, -math.inf)  # tokens, and when it was filled up
         self._signatures: dict[str, object] = {}
         self._config, self._context = self._read()
 

@@ -187,6 +187,7 @@ class AuthGate(Protocol):
 class _Connection:
     client: str
     since: float  # loop time since when its client is waited for
+    started: bool = False
     answering: bool = False
     task: "asyncio.Task[None] | None" = None
 
@@ -263,6 +264,10 @@ class Server:
         connection = _Connection(client, self._loop.time())
         self._connections.add(connection)
         connection.task = self._loop.create_task(self._serve(connection, accepted))
+        # Cancelled before its first step it would leave the socket open.
+        connection.task.add_done_callback(
+            lambda _: None if connection.started else accepted.close()
+        )
 
     def _make_room(self, client: str) -> bool:
         """Close a connection of the client that has most: one that waits for its client
@@ -284,6 +289,7 @@ class Server:
 
     async def _serve(self, connection: _Connection, accepted: socket.socket) -> None:
         transport: asyncio.BaseTransport | None = None
+        connection.started = True
         try:
             async with asyncio.timeout(_REQUEST_SECONDS) as deadline:
                 context = self._auth.context() if self._auth else None
@@ -312,8 +318,9 @@ class Server:
             self._connections.discard(connection)
             if isinstance(transport, asyncio.WriteTransport):
                 transport.abort()
-            else:
-                accepted.close()
+            else:  # asyncio has it and closes it; a handshake ends by this
+                with contextlib.suppress(OSError):
+                    accepted.shutdown(socket.SHUT_RDWR)
 
     async def _exchange(
         self,

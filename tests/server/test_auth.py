@@ -3,6 +3,7 @@
 
 import base64
 import contextlib
+import json
 import os
 import socket
 import ssl
@@ -422,3 +423,110 @@ def test_a_file_that_is_empty_while_it_is_saved_opens_no_door(
         with structlog.testing.capture_logs() as logs:
             assert status(url) == 401
         assert [entry["event"] for entry in logs] == ["web config not renewed"]
+
+
+def negotiated(port: int, folder: Path, ciphers: str = "") -> tuple[str, str]:
+    """Version and suite of a connection."""
+    context = trusting(folder)
+    if ciphers:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(ciphers)
+    with (
+        socket.create_connection(("localhost", port), timeout=60) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as encrypted,
+    ):
+        suite = encrypted.cipher()
+        assert suite
+        return encrypted.version() or "", suite[0]
+
+
+def test_versions_suites_and_their_order(folder: Path) -> None:
+    pki.certificate(folder, "server")
+    first, second = "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384"
+    names = [
+        f"TLS_ECDHE_ECDSA_WITH_{name}"
+        for name in ("AES_128_GCM_SHA256", "AES_256_GCM_SHA384")
+    ]
+    suites = f"{TLS}  cipher_suites: [{', '.join(names)}]\n"
+    with served(folder, f"{suites}  max_version: TLS12\n") as port:
+        assert negotiated(port, folder)[0] == "TLSv1.2"
+        assert negotiated(port, folder, f"{second}:{first}")[1] == first
+        with pytest.raises(OSError):  # noqa: PT011  told in several ways
+            negotiated(port, folder, "ECDHE-ECDSA-CHACHA20-POLY1305")
+    with served(folder, f"{suites}  prefer_server_cipher_suites: false\n") as port:
+        assert negotiated(port, folder, f"{second}:{first}")[1] == second
+    with served(folder, f"{TLS}  cipher_suites: [TLS_AES_128_GCM_SHA256]\n") as port:
+        assert negotiated(port, folder)[0] == "TLSv1.3"
+        with pytest.raises(OSError):  # noqa: PT011  as above
+            negotiated(port, folder, first)
+
+
+def test_there_is_no_suite_without_forward_secrecy(folder: Path) -> None:
+    (folder / "web.yaml").write_text(TLS)
+    context = Authenticator(str(folder / "web.yaml")).context()
+    assert context
+    older = [suite for suite in context.get_ciphers() if suite["protocol"] != "TLSv1.3"]
+    assert older
+    assert all(suite["name"].startswith("ECDHE-") for suite in older)
+
+
+def test_a_curve(folder: Path) -> None:
+    with served(folder, f"{TLS}  curve_preferences: [CurveP384]\n") as port:
+        context = trusting(folder)
+        context.set_ecdh_curve("secp521r1")
+        with pytest.raises(urllib.error.URLError):
+            status(f"https://localhost:{port}/", context)
+        context.set_ecdh_curve("secp384r1")
+        assert status(f"https://localhost:{port}/", context) == 200
+
+
+def test_certificates_in_the_file_itself(folder: Path) -> None:
+    pki.certificate(folder, "client")
+    pems = {"cert": "server.crt", "key": "server.key", "client_ca": "ca.crt"}
+    tls: dict[str, str] = {
+        key: (folder / name).read_text() for key, name in pems.items()
+    }
+    tls["client_auth_type"] = "RequireAndVerifyClientCert"
+    with served(folder, json.dumps({"tls_server_config": tls})) as port:
+        url = f"https://localhost:{port}/metrics"
+        assert status(url, trusting(folder, "client")) == 200
+        assert status(url, trusting(folder)) == 403
+
+
+@pytest.mark.parametrize(("san", "code"), [("127.0.0.1", 200), ("other", 403)])
+def test_names_of_clients(folder: Path, san: str, code: int) -> None:
+    pki.certificate(folder, "client")
+    wanted = (
+        "  client_ca_file: ca.crt\n  client_auth_type: RequireAndVerifyClientCert\n"
+        f"  client_allowed_sans: ['{san}']\n"
+    )
+    with served(folder, TLS + wanted) as port:
+        url = f"https://localhost:{port}"
+        assert status(f"{url}/metrics", trusting(folder, "client")) == code
+        assert status(f"{url}/livez", trusting(folder)) == 200
+
+
+def test_headers(folder: Path) -> None:
+    """Of every answer, also of a refusal."""
+    text = (
+        "http_server_config: {http2: false, headers: {X-Frame-Options: deny, "
+        "X-XSS-Protection: ''}}\n"
+        f"basic_auth_users: {{me: {hashed('right')}}}"
+    )
+    with served(folder, text) as port:
+        for path in ("livez", "metrics"):
+            try:
+                answer = urllib.request.urlopen(f"http://localhost:{port}/{path}")
+            except urllib.error.HTTPError as err:
+                answer = err
+            with answer:
+                assert answer.headers["X-Frame-Options"] == "deny"
+                assert "X-XSS-Protection" not in answer.headers
+
+
+def test_rate_limit(folder: Path) -> None:
+    with served(folder, "rate_limit: {interval: 1h, burst: 3}") as port:
+        url = f"http://localhost:{port}"
+        codes = [status(f"{url}/metrics") for _ in range(5)]
+        assert codes == [200] * 3 + [429] * 2
+        assert status(f"{url}/livez") == 200

@@ -129,6 +129,10 @@ TLS = "tls_server_config: {cert_file: a, key_file: b, "
             "tls_server_config: curve_preferences 'x448' is not supported (only Curve",
         ),
         (
+            TLS + "curve_preferences: [CurveP256, CurveP384]}",
+            "tls_server_config: curve_preferences with more than one is not supported",
+        ),
+        (
             TLS + "prefer_server_cipher_suites: 1}",
             "tls_server_config.prefer_server_cipher_suites: expected `bool`",
         ),
