@@ -15,6 +15,7 @@ from agent.cluster.kube import Kube, connect
 from agent.cluster.wanted import Cluster
 from agent.lab.netns import wait_until
 from agent.snapshot.cilium import ClusterState, Pod, Wanted
+from tests.chart import helm
 from tests.cluster_api.manifests import NODE_CONFIGS, definition, node_config, pod
 from tests.cluster_api.server import ApiServer
 
@@ -270,3 +271,60 @@ def test_pods_of_this_node(server: ApiServer) -> None:
         with timed("the end of the pod") as what:
             wait_until(lambda: state().pods == (), what)
         assert state().sources["pods"].errors == 0  # or it was listed, not watched
+
+
+def test_the_pod_of_cilium_by_the_opt_in_role(server: ApiServer) -> None:
+    """kubernetes.ciliumPod is all that it takes: without it 403, with it the last end
+    of the agent's container, as a kubelet writes it; not other pods, nor other nodes.
+    """
+    rights = ("--show-only=templates/rbac.yaml", "--set=kubernetes.ciliumPod=true")
+    role = helm.one(helm.template(*rights, "--set=fullnameOverride=reader"), "Role")
+    label = {"k8s-app": "cilium"}
+    for name, node, labels in (
+        ("cilium-n1", "n1", label),
+        ("cilium-n2", "n2", label),
+        ("other", "n1", {}),
+    ):
+        metadata = {"name": name, "namespace": "kube-system", "labels": labels}
+        server.kubectl("create -f -", manifest=pod(name, node) | {"metadata": metadata})
+    ended = {
+        "exitCode": 1,
+        "reason": "Error",
+        "message": "level=fatal msg=no",
+        "finishedAt": "2026-11-30T04:01:00Z",
+    }
+    container = {
+        "name": "cilium-agent",
+        "image": "none",
+        "imageID": "",
+        "ready": False,
+        "restartCount": 3,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": ended},
+    }
+    status = json.dumps({"status": {"containerStatuses": [container]}})
+    patching = "patch pod cilium-n1 -n kube-system --subresource=status --patch"
+    server.kubectl(patching, status)
+    try:
+        with following(server, "stranger", cilium_pods=True) as state:
+            wait_until(lambda: "403" in state().problems["cilium_pods"], "a refusal")
+            server.kubectl("create -f -", manifest=role)
+            name = role["metadata"]["name"]
+            server.kubectl(
+                f"create rolebinding {name} -n kube-system",
+                *(f"--role={name}", "--user=stranger"),
+            )
+            pods = wait_until(lambda: state().cilium_pods, "Cilium's pod")
+            assert pods
+            (found,) = pods
+    finally:
+        server.kubectl("delete pod --all -n kube-system --force --grace-period=0")
+        server.kubectl(
+            "delete role,rolebinding reader -n kube-system --ignore-not-found"
+        )
+    assert (found.name, found.waiting, found.restarts) == (
+        "cilium-n1",
+        "CrashLoopBackOff",
+        3,
+    )
+    assert (found.exit_code, found.message) == (1, "level=fatal msg=no")
