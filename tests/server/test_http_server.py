@@ -227,9 +227,12 @@ SMUGGLED = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 def test_what_follows_as_a_body_is_no_request(headers: bytes) -> None:
     """As a proxy before us may understand it otherwise: the connection is closed."""
     first = b"GET /livez HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n"
-    with structlog.testing.capture_logs() as logs, served() as port:
-        with contextlib.suppress(ConnectionResetError):
-            assert answer(port, first + SMUGGLED).count(b"HTTP/1.1 ") == 1
+    with (
+        structlog.testing.capture_logs() as logs,
+        served() as port,
+        contextlib.suppress(ConnectionResetError),
+    ):
+        assert answer(port, first + SMUGGLED).count(b"HTTP/1.1 ") == 1
     assert logs == []
 
 
