@@ -8,7 +8,7 @@ export TOOLS := $(CACHE)/bigtcp-agent/debian
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 # What runs, what a test needs beside it.
-PACKAGES := python3 python3-venv python3-bpfcc libbpf1 iproute2 util-linux netperf
+PACKAGES := python3 python3-venv python3-bpfcc python3-seccomp libbpf1 iproute2 util-linux netperf
 TEST_PACKAGES := gcc libc6-dev iptables ethtool libcap2-bin procps git ca-certificates openssl \
   chromium
 
@@ -16,7 +16,8 @@ CLUSTER_PACKAGES := openssl ca-certificates make
 CLUSTER := env XDG_CACHE_HOME=$(CACHE) TOOLS=$(TOOLS) $(BIN)/python -m
 
 .PHONY: help demo test lint format bench test-kernels cluster cluster-down cluster-tools \
-  test-cluster image chart-docs pictures dashboards lock clean
+  test-cluster test-cilium record-cilium image image-again base chart-docs pictures dashboards \
+  lock clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
@@ -46,8 +47,10 @@ bench: $(VENV)/dev ## what a hook, a start, a scrape and a screen cost
 
 test-kernels: ## load, count and read on Debian's 6.1 and 6.12 kernels (QEMU)
 	tests/vm/run --timeout 2400 6.1 6.12 -- sh -ec 'pytest="python -m pytest -q -p no:cacheprovider"; \
-	  $$pytest tests/kernel/test_counts.py tests/kernel/test_sockets.py tests/kernel/test_fast_lane.py; \
+	  $$pytest tests/kernel/test_counts.py tests/kernel/test_sockets.py tests/kernel/test_fast_lane.py \
+	    tests/kernel/test_foreign.py; \
 	  $$pytest tests/kernel/test_pods.py -k "exactly_its_packets or arrives_as_it_was"; \
+	  $$pytest tests/kernel/test_without_capabilities.py tests/test_privileges.py; \
 	  python -m agent demo --rounds 1; \
 	  $$pytest tests/vm/test_lockdown.py'
 
@@ -62,8 +65,24 @@ test-cluster: cluster-tools image $(VENV)/dev ## tests on a cluster of their own
 	.ci/unpack $(TOOLS) prometheus promtool
 	$(SUDO) $(CLUSTER) pytest --timeout=900 tests/chart tests/cluster tests/cluster_api $(ARGS)
 
+test-cilium: $(VENV)/dev ## tests on a node with Cilium's own agent, built here
+	.ci/packages $(CLUSTER_PACKAGES) iproute2 procps
+	tests/cilium/build 1.20.2 >/dev/null
+	tests/cluster/tools --kubernetes >/dev/null
+	$(SUDO) $(CLUSTER) pytest --timeout=900 tests/cilium $(ARGS)
+
+record-cilium: $(VENV)/dev ## record anew what Cilium's agents answer (VERSIONS="1.20.2 ...")
+	.ci/packages $(CLUSTER_PACKAGES) iproute2 procps
+	$(SUDO) $(CLUSTER) tests.cilium.record $(VERSIONS)
+
 image: ## the images of Dockerfile, on a base made here
 	$(SUDO) .ci/image $(CACHE)/bigtcp-agent/image
+
+image-again: ## build them twice and compare their layers
+	$(SUDO) .ci/image-again $(CACHE)/bigtcp-agent
+
+base: ## write the newest digest of the base image into Dockerfile
+	.ci/renew-base
 
 chart-docs: cluster-tools ## the chart's README, from the comments in its values
 	$(CACHE)/bigtcp-agent/cluster/bin/helm-docs -g charts/bigtcp-agent --sort-values-order file -l warn
@@ -91,12 +110,14 @@ pictures: $(VENV)/dev ## draw the README's pictures anew
 dashboards: $(VENV)/dev ## write the chart's Grafana dashboards anew
 	$(BIN)/python -m charts.dashboards
 
-lock: $(VENV)/dev ## renew both lock files from pyproject.toml
+lock: $(VENV)/dev ## renew the lock files from pyproject.toml
 	$(BIN)/python -m pip install -q uv
 	$(BIN)/uv pip compile -q --upgrade pyproject.toml --generate-hashes --universal \
 	  --python-version 3.11 --no-header -o requirements.lock
-	$(BIN)/uv pip compile -q --upgrade pyproject.toml --extra dev -c requirements.lock \
+	$(BIN)/uv pip compile -q --upgrade pyproject.toml --extra dev --group build -c requirements.lock \
 	  --generate-hashes --universal --python-version 3.11 --no-header -o requirements-dev.lock
+	$(BIN)/uv pip compile -q --upgrade --group build -c requirements-dev.lock \
+	  --generate-hashes --universal --python-version 3.11 --no-header -o requirements-build.lock
 
 clean: ## remove what `make` made in this folder
 	rm -rf $(VENV) dist

@@ -11,13 +11,16 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from agent import privileges
 from agent.cluster.cilium import (
     RUNTIME_FILE,
     left_anything,
     read_applied,
     read_runtime_config,
+    read_stored_endpoints,
 )
 from agent.cluster.polled import Polled
+from agent.cluster.relay import Relay
 from agent.errors import KernelError
 from agent.kernel.links import Rtnetlink, own_netns_cookie
 from agent.kernel.loader import Loader
@@ -26,14 +29,18 @@ from agent.kernel.snmp import ip6_in_too_big_errors
 from agent.settings import Cluster
 from agent.snapshot.cilium import Applied, ClusterState, Endpoint
 from agent.snapshot.collector import Collector
-from agent.snapshot.model import Hook
+from agent.snapshot.endpoints import named_by_address
+from agent.snapshot.model import Hook, Source
 from agent.snapshot.naming import Naming
 from agent.snapshot.pods import PodName, Pods, PodsTraffic
 from agent.snapshot.snapshot import Snapshot
-from agent.snapshot.sources import NOTHING_HERE, Remembered, Surroundings
+from agent.snapshot.sources import NOTHING_HERE, Remembered, Surroundings, Told
 
 _CILIUM_SECONDS = 5.0
 
+_CILIUM_NOT_ASKED: Told[Applied] = Told(
+    None, Source(up=False, errors=0), "not asked: --no-cilium"
+)
 _NOT_ASKED = ClusterState(
     wanted=None,
     pods=None,
@@ -51,6 +58,7 @@ class Node:
     collector: Collector
     probes: Probes
     pods: "PodWatch | None"  # where single pods are wanted
+    relay: Relay | None  # where this process may not ask Cilium itself
 
 
 class PodWatch:
@@ -74,9 +82,14 @@ class PodWatch:
         A pod that is not listed stays, too, while its device does: an agent that
         has just begun lists few of them until it has restored the others.
         """
-        listed = tuple(each for each in applied.endpoints if each.pod)
-        indexes = {each.ifindex for each in listed}
         with self._lock:
+            before = {(each.id, each.ifindex): each for each in self._endpoints}
+            listed = tuple(
+                _keep_name(each, before.get((each.id, each.ifindex)))
+                for each in applied.endpoints
+                if each.is_pod
+            )
+            indexes = {each.ifindex for each in listed}
             kept = tuple(
                 each
                 for each in self._endpoints
@@ -96,10 +109,19 @@ class PodWatch:
 
     def traffic(self, snapshot: Snapshot) -> PodsTraffic:
         """What each pod sent and received, the rest in one sum."""
+        endpoints = named_by_address(self._endpoints, snapshot.cluster)
         names = {
-            each.ifindex: PodName(each.namespace, each.pod) for each in self._endpoints
+            each.ifindex: PodName(each.namespace, each.pod or each.name)
+            for each in endpoints
         }
         return self._pods.traffic(snapshot, names)
+
+
+def _keep_name(endpoint: Endpoint, before: Endpoint | None) -> Endpoint:
+    """A pod that once had a name keeps it: its series must not change theirs."""
+    if endpoint.pod or before is None or not before.pod:
+        return endpoint
+    return replace(endpoint, namespace=before.namespace, pod=before.pod)
 
 
 def _is_here(ifindex: int) -> bool:
@@ -116,21 +138,30 @@ def opened(
     where: Cluster,
     naming: Naming | None = None,
     most_pods: int = 0,
+    *,
+    restrict: bool = False,
 ) -> Iterator[Node]:
     """Load the probes and begin to watch; KernelError where that cannot be.
 
-    `most_pods`: how many single pods to tell apart, 0 for none.
+    `most_pods`: how many single pods to tell apart, 0 for none. `restrict`: this
+    process keeps no capability and reaches no unix socket, for good
+    (agent.privileges).
     """
     with contextlib.ExitStack() as stack:
         netns = own_netns_cookie()
         watch = PodWatch(most_pods) if most_pods else None
         # It compiles while we look around.
-        loader = Loader(hooks, pods_of=netns if watch else None)
+        pods_of = netns if watch else None
+        loader = Loader(hooks, own_netns=netns, pods_of=pods_of)
         stack.callback(loader.close)
         loader.start()
+        # Before any thread: each has capabilities of its own.
+        relay = _restrict(stack, where.cilium_socket) if restrict else None
         rtnetlink = Rtnetlink()
         stack.callback(rtnetlink.close)
-        around = replace(_surroundings(stack, where, watch), naming=naming or Naming())
+        around = replace(
+            _surroundings(stack, where, watch, relay), naming=naming or Naming()
+        )
         probes = stack.enter_context(Probes.from_loader(loader))
         if watch:
             watch.attach(probes)
@@ -142,14 +173,47 @@ def opened(
             raise KernelError(
                 f"the kernel's counters cannot be read: {err}", "try it again"
             ) from err
-        yield Node(collector, probes, watch)
+        yield Node(collector, probes, watch, relay)
+
+
+def _restrict(stack: contextlib.ExitStack, cilium_socket: str) -> Relay:
+    """Give up capabilities and unix sockets; what still asks Cilium's agent."""
+    try:
+        privileges.drop_capabilities()
+    except OSError as err:
+        raise KernelError(
+            f"capabilities cannot be dropped: {err.strerror}",
+            "allow capset(2) and prctl(2) in the seccomp profile of the container",
+        ) from err
+    relay = stack.enter_context(Relay(cilium_socket))
+    try:
+        privileges.deny_unix_sockets()
+    except OSError as err:
+        _log.warning("unix sockets stay open to this process", error=err.strerror)
+    return relay
 
 
 def _surroundings(
-    stack: contextlib.ExitStack, where: Cluster, watch: PodWatch | None
+    stack: contextlib.ExitStack,
+    where: Cluster,
+    watch: PodWatch | None,
+    relay: Relay | None = None,
 ) -> Surroundings:
+    if not where.cilium_socket:
+        return _with_cluster(
+            stack,
+            where,
+            Surroundings(
+                applied=lambda: _CILIUM_NOT_ASKED,
+                cilium_left=lambda: False,
+                ip6_too_big=ip6_in_too_big_errors,
+                kernel=platform.release(),
+                node=where.node or platform.node(),
+            ),
+        )
+
     def read() -> Applied | None:
-        applied = read_applied(where.cilium_socket)
+        applied = read_applied(where.cilium_socket, relay=relay)
         if applied is not None and watch is not None:
             watch.see(applied)
         return applied
@@ -161,10 +225,17 @@ def _surroundings(
         applied=applied.last,
         runtime=lambda: read_runtime_config(file),
         cilium_left=lambda: left_anything(where.cilium_socket),
+        stored_endpoints=lambda: read_stored_endpoints(where.cilium_socket),
         ip6_too_big=ip6_in_too_big_errors,
         kernel=platform.release(),
         node=where.node or platform.node(),
     )
+    return _with_cluster(stack, where, around)
+
+
+def _with_cluster(
+    stack: contextlib.ExitStack, where: Cluster, around: Surroundings
+) -> Surroundings:
     if not where.node:
         return replace(around, cluster=lambda: _NOT_ASKED)
     from agent.cluster import wanted
@@ -177,6 +248,7 @@ def _surroundings(
             namespace=where.namespace,
             config_map=where.config_map,
             pods=where.pods,
+            cilium_pods=where.cilium_pods,
         )
     )
     return replace(around, cluster=cluster.state)

@@ -113,8 +113,9 @@ def parse_messages(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Where Cilium and Kubernetes are. `node` is this node's name for Kubernetes;
-    without one the API server is left alone.
+    """Where Cilium and Kubernetes are. `cilium_socket` is "" where Cilium's agent is
+    not to be asked. `node` is this node's name for Kubernetes; without one the API
+    server is left alone.
     """
 
     cilium_socket: str
@@ -122,7 +123,8 @@ class Cluster:
     kubeconfig: str
     namespace: str
     config_map: str
-    pods: bool = False  # since when this node's pods run
+    pods: bool = False  # since when this node's pods run, and their addresses
+    cilium_pods: bool = False  # why Cilium's agent ended last
 
 
 @dataclass(frozen=True, slots=True)

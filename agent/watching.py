@@ -30,6 +30,7 @@ class Live:
         self.who = asked.who
         self._now = asked.now
         self._record = record
+        self._path = path
         self.notice = f"recording to {path}" if record else ""
         self.problem = ""  # why nothing is recorded any more
 
@@ -56,6 +57,15 @@ class Live:
                 )
                 self.notice = self.problem
         return sample
+
+    def require_record(self) -> None:
+        """RecordError where samples that were to be recorded could not be written."""
+        if self.problem:
+            raise RecordError(
+                f"{self._path} has not all samples: {self.problem}",
+                "those before can be replayed; free space there, or choose another "
+                "folder",
+            )
 
     def samples(
         self, interval: float, missed: Callable[[AgentError], None] | None

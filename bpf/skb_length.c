@@ -28,6 +28,18 @@
 #define MAX_POD_ADDRESSES 8192
 #endif
 
+/* -DOWN_NETNS=cookie: the agent's namespace. A foreign device stands elsewhere, and
+ * so does its peer. Only so many of them have rows of their own, at most 7,680 of
+ * MAX_ROWS; all others share one row a hook and family, so that whatever other
+ * namespaces hold, the node's own devices and its pods find room. */
+#ifndef MAX_FOREIGN_DEVICES /* -DMAX_FOREIGN_DEVICES=n: the first that come */
+#define MAX_FOREIGN_DEVICES 512
+#endif
+#ifndef MAX_FOREIGN_BIG_DEVICES /* and then those that queue big skbs: they may be \
+				 * segmented there, and it must be told where */
+#define MAX_FOREIGN_BIG_DEVICES 128
+#endif
+
 #define RECENT_BITS 8 /* 50 KB a CPU */
 #define RECENT_ROWS (1 << RECENT_BITS)
 #define HOOK_BITS 2 /* each program has its share of them */
@@ -67,6 +79,10 @@ _Static_assert((0 SKB_LENGTH_HOOKS(ONE)) <= 1 << HOOK_BITS, "a hook without slot
 BPF_F_TABLE("percpu_hash", struct skb_length_key, struct skb_length_leaf, lengths,
 	    MAX_ROWS, NO_PREALLOC);
 BPF_TABLE("hash", struct device_id, struct device, devices, MAX_ROWS); /* 2 MB */
+BPF_TABLE("hash", struct device_id, struct device, foreign_devices,
+	  MAX_FOREIGN_DEVICES);
+BPF_TABLE("hash", struct device_id, struct device, foreign_big_devices,
+	  MAX_FOREIGN_BIG_DEVICES);
 BPF_PERCPU_ARRAY(recent, struct recent_row, RECENT_ROWS);
 BPF_PERCPU_ARRAY(unrecorded, u64, SKB_LENGTH_REASON_COUNT);
 
@@ -122,44 +138,103 @@ static __always_inline struct net_device *peer_of(struct net_device *dev,
 	return peer;
 }
 
-/* Say who a device is. Its peer is where it stands now: one that is moved to
+/* Read who a device is. Its peer is where it stands now: one that is moved to
  * another namespace later is not followed. */
-static __always_inline int introduce(struct net_device *dev, struct net *net)
+static __always_inline void describe(struct device *device, struct net_device *dev,
+				     struct net *net)
 {
-	struct device_id id = {.netns = net->net_cookie, .ifindex = dev->ifindex};
-	struct device device = {.netns_inode = net->ns.inum};
 	struct net_device *peer;
 	struct net *peer_net = NULL;
 
-	read_kernel(device.name, sizeof(device.name), &dev->name);
-	read_kernel(device.mac, sizeof(device.mac), (void *)dev->dev_addr);
+	device->netns_inode = net->ns.inum;
+	read_kernel(device->name, sizeof(device->name), &dev->name);
+	read_kernel(device->mac, sizeof(device->mac), (void *)dev->dev_addr);
 	if (dev->rtnl_link_ops) /* and what stands behind its NUL */
-		read_kernel(device.kind, sizeof(device.kind),
+		read_kernel(device->kind, sizeof(device->kind),
 			    (void *)dev->rtnl_link_ops->kind);
-	peer = peer_of(dev, device.kind);
+	peer = peer_of(dev, device->kind);
 	if (peer) {
-		read_kernel(&device.peer.ifindex, sizeof(device.peer.ifindex),
+		read_kernel(&device->peer.ifindex, sizeof(device->peer.ifindex),
 			    &peer->ifindex);
 		read_kernel(&peer_net, sizeof(peer_net), &peer->nd_net);
-		read_kernel(&device.peer.netns, sizeof(device.peer.netns),
+		read_kernel(&device->peer.netns, sizeof(device->peer.netns),
 			    &peer_net->net_cookie);
 	}
-	return devices.update(&id, &device);
 }
 
-/* Once for every row. */
+static __always_inline bool is_foreign(const struct device_id *id,
+				       const struct device *device)
+{
+#ifdef OWN_NETNS
+	return id->netns != OWN_NETNS && device->peer.netns != OWN_NETNS;
+#else
+	return false;
+#endif
+}
+
+static __always_inline bool is_shared(const struct skb_length_key *key)
+{
+	return key->ifindex == SKB_LENGTH_SHARED;
+}
+
+/* Give a foreign device a place of its own, or turn the key into that of the row
+ * which all others share. By device, not by row: what a device queued is compared
+ * with what it sent. */
+static __always_inline int admit_foreign(struct skb_length_key *key,
+					 struct device_id *id, struct device *device)
+{
+	int err = foreign_devices.insert(id, device);
+
+	if (err == -E2BIG) {
+		if (key->hook == HOOK_net_dev_queue)
+			err = foreign_big_devices.insert(id, device);
+		else if (foreign_big_devices.lookup(id))
+			err = 0;
+	}
+	if (err == -E2BIG) {
+		key->netns = SKB_LENGTH_SHARED;
+		key->ifindex = SKB_LENGTH_SHARED;
+		return 0;
+	}
+	return err == -EEXIST ? 0 : err;
+}
+
+/* Say who one of our devices is, when its row could not be made: foreign ones have
+ * been admitted by then. */
+static __always_inline int introduce(struct net_device *dev, struct net *net)
+{
+	struct device_id id = {.netns = net->net_cookie, .ifindex = dev->ifindex};
+	struct device device = {};
+
+	describe(&device, dev, net);
+	return is_foreign(&id, &device) ? 0 : devices.update(&id, &device);
+}
+
+/* Once for every row, and for every skb that is counted in a shared one. */
 static __always_inline int new_row(struct skb_length_key *key, struct net_device *dev,
 				   struct net *net)
 {
+	struct device_id id = {.netns = net->net_cookie, .ifindex = dev->ifindex};
 	struct skb_length_leaf zero = {};
+	struct device device = {};
+	bool foreign;
 	int err;
 
+	describe(&device, dev, net);
+	foreign = is_foreign(&id, &device);
+	if (foreign) {
+		err = admit_foreign(key, &id, &device);
+		if (err)
+			return err;
+		if (is_shared(key) && lengths.lookup(key))
+			return 0;
+	}
 	err = lengths.insert(key, &zero);
 	if (err == -EEXIST) /* another CPU was faster, and introduces it */
 		return 0;
-	if (err)
+	if (err || foreign)
 		return err;
-	err = introduce(dev, net);
+	err = devices.update(&id, &device);
 	if (err) /* nobody could tell whose it is: try again */
 		lengths.delete(key);
 	return err;
@@ -266,7 +341,8 @@ leaf_of(struct skb_length_key *key, struct net_device *dev, struct net *net)
 		if (!err)
 			leaf = lengths.lookup(key);
 	}
-	if (row && (leaf || err == -ENOMEM) && vacate(row) &&
+	/* A slot with a shared row would never be found: by the device's key it is. */
+	if (row && !is_shared(key) && (leaf || err == -ENOMEM) && vacate(row) &&
 	    (leaf || !introduce(dev, net))) {
 		row->key.ifindex = key->ifindex;
 		row->key.hook = key->hook;

@@ -81,6 +81,10 @@ struct device_id {
 	__u32 pad;
 };
 
+/* Where the cookie and the ifindex stand in the key of a row that foreign devices
+ * share: see admit_foreign() in skb_length.c. Of a real device neither is 0. */
+#define SKB_LENGTH_SHARED 0
+
 struct skb_length_key {
 	__u64 netns; /* net->net_cookie; they begin at 1 */
 	__u32 ifindex;

@@ -69,9 +69,17 @@ def told(process: subprocess.Popen[str], code: int) -> tuple[str, str]:
             "apt install python3-bpfcc",
         ),
         (
-            "mount -t tmpfs none /usr/lib/python3/dist-packages",
+            (
+                "d=/usr/lib/python3/dist-packages; mount -t tmpfs none /mnt; "
+                "cp $d/seccomp*.so /mnt; mount --bind /mnt $d"
+            ),
             "No module named 'bcc'",
             "apt install python3-bpfcc",
+        ),
+        (
+            "mount -t tmpfs none /usr/lib/python3/dist-packages",
+            "libseccomp's Python module cannot be imported",
+            "apt install python3-seccomp",
         ),
         (
             "for f in /usr/lib/*/libbcc.so.0; do mount --bind /dev/null $f; done",

@@ -34,7 +34,7 @@ def test_it_asks_the_agent() -> None:
     with agent() as (_, address):
         code, told, said = check("--url", address)
     assert code == 0, said
-    assert "no Cilium" in told
+    assert "no Cilium" in " ".join(told.split())  # the kernel's name wraps it
     assert "nothing is wrong as far as this node can see" in told
     assert "not seen: cilium: there is none here" in told
     assert "not seen: configmap: not asked: no --node-name" in told
@@ -93,7 +93,7 @@ def test_a_proxy_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     with agent() as (_, address):
         code, told, _ = check("--url", address, "--seconds", "1")
     assert code == 0
-    assert "; 1 s of traffic" in told
+    assert "; 1 s of traffic" in " ".join(told.split())
 
 
 def test_where_an_agent_was_named_nobody_else_answers() -> None:

@@ -207,4 +207,4 @@ def test_a_fifo_is_no_record(on: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     code, _, said = run(str(tmp_path / "fifo"), on)
     assert code == 1
-    assert "it is no file" in said
+    assert "it is not a regular file" in said

@@ -269,7 +269,7 @@ def test_a_run_that_fails_costs_only_itself(tmp_path: Path) -> None:
         flags = ("--url", nobody(), "--record", str(path), "--server", server)
         done = with_netperf_of(tmp_path, COMMAND, "netperf", *flags)
     assert done.returncode == 1
-    assert "medians of 2 of 5 runs of 3 s" in done.stdout
+    assert "medians of 2 of 5 runs of 3 s" in " ".join(done.stdout.split())
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert error == "error: netperf to 127.0.0.1 failed: the line is cut"
     record = Record.of(json.loads(path.read_text()))

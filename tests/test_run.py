@@ -19,7 +19,7 @@ import pytest
 
 from agent.commands.ending import EndedError
 from agent.commands.run import _Ending
-from agent.kernel.loader import _PATIENCE_SECONDS, Loader
+from agent.kernel.loader import PATIENCE_SECONDS, Loader
 from agent.kernel.starting import stages
 from agent.lab.demo import BIG
 from agent.lab.netns import wait_until
@@ -196,7 +196,7 @@ def test_no_signal_interrupts_what_is_taken_down(ending: _Ending) -> None:
     with ending:
         pass
     signal.raise_signal(signal.SIGTERM)
-    ending.wait_for_it()
+    ending.wait_for_it(lambda: False)
 
 
 # The signal comes with its handler.
@@ -245,7 +245,7 @@ def test_a_signal_that_another_thread_takes_is_heard() -> None:
         begun = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             loader.finish()
-        assert time.monotonic() - begun < _PATIENCE_SECONDS / 2
+        assert time.monotonic() - begun < PATIENCE_SECONDS / 4
     thread.join()
 
 
@@ -401,7 +401,8 @@ def test_two_capabilities_are_enough() -> None:
     ):
         with open(f"/proc/{process.pid}/status") as file:
             status = file.read()
-        assert "CapEff:\t000000c000000000" in status
+        assert "CapBnd:\t000000c000000000" in status
+        assert "CapEff:\t0000000000000000" in status  # it needs them at start only
         node.set_sizes("eth0", BIG)
         send_frames(node, [gso_frame(Family.IPV4, 66000, 1000)] * N)
         send_frames(far, [frame(Family.IPV4, ip_packet(Family.IPV4, 100))] * 2 * N)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Cilium agent of this node: its API on a unix socket, and its runtime file.
+"""The Cilium agent of this node: its API on a unix socket, and its run directory.
 
 Names are those of Cilium's api/v1/models (status_response.go and others), of
 1.13 to 1.20: what moved between versions is read in both places.
@@ -10,9 +10,12 @@ import os
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from agent.cluster.answer import Answer, parse, printable
+from agent.cluster.relay import Relay
 from agent.cluster.unixhttp import UnixServer
+from agent.input_files import open_regular_file
 from agent.snapshot.cilium import (
     Applied,
     BigTcp,
@@ -24,31 +27,46 @@ from agent.snapshot.cilium import (
 from agent.snapshot.model import Family
 
 DEFAULT_SOCKET = "/var/run/cilium/cilium.sock"
-RUNTIME_FILE = "state/agent-runtime-config.json"  # beside the socket
+STATE = "state"  # the directory beside the socket
+RUNTIME_FILE = f"{STATE}/agent-runtime-config.json"
+# Of each endpoint, in a directory named by its id (EndpointStateFileName in
+# pkg/common/const.go; since 1.16, 1.15 has the same JSON in a comment of C).
+ENDPOINT_FILE = "ep_config.json"
 DEADLINE_SECONDS = 3.0
 MAX_ANSWER_BYTES = 16 << 20
 # cilium.msg is "1.16.0 (v1.16.0-REVISION)", then four spaces and why it is not
 # Ok: getStatus in pkg/status/status_collector.go (1.15: daemon/cmd/status.go).
 _MESSAGE = re.compile(r"v?(\d[^\s()]*)(?: \([^)]*\))?(?:\s+(.*))?", re.DOTALL)
 _MAX_IFINDEX = (1 << 31) - 1
+_MAX_ENDPOINT_BYTES = 1 << 20
+_ID = re.compile(r"[0-9]{1,5}")  # 16 bits
+# The controller that asks the API server for the labels of a pod
+# (resolveLabels in pkg/endpoint/endpoint.go). Its name is no API: it counts
+# where the label of the namespace says the same.
+_RESOLVE_LABELS = re.compile(r"resolve-labels-([a-z0-9-]{1,63})/([a-z0-9.-]{1,253})")
+_NAMESPACE_LABEL = "k8s:io.kubernetes.pod.namespace="
+# Endpoints that are no pods: pkg/labels/labels.go, and their devices.
+_NO_PODS = {"reserved:host", "reserved:health", "reserved:ingress"}
+_NO_POD_DEVICES = ("cilium_", "lxc_health")
 
 
-def read_applied(
+def read_applied(  # noqa: PLR0913  the limits, and the clocks
     socket_path: str = DEFAULT_SOCKET,
     *,
     seconds: float = DEADLINE_SECONDS,
     most: int = MAX_ANSWER_BYTES,
+    relay: Relay | None = None,
     monotonic: Callable[[], float] = time.monotonic,
     wall: Callable[[], float] = time.time,
 ) -> Applied | None:
     """Ask the Cilium agent; None where it has no socket.
 
-    Three requests, in `seconds` together, each answered in `most` bytes. The
-    socket is opened anew each time: a Cilium that restarts makes a new one.
-    OSError, with a sentence, where the agent does not answer or writes what no
-    Cilium would; endpoints that make no sense are left out instead.
+    Three requests, in `seconds` together, each answered in `most` bytes, and asked by
+    the `relay` where there is one. The socket is opened anew each time: a Cilium that
+    restarts makes a new one. OSError, with a sentence, where the agent does not answer
+    or writes what no Cilium would; endpoints that make no sense are left out instead.
     """
-    server = UnixServer(socket_path, seconds, most, monotonic)
+    server = UnixServer(socket_path, seconds, most, monotonic, relay)
     try:
         health = Answer.parse(server.get("/v1/healthz"), "Cilium's /v1/healthz")
     except FileNotFoundError:
@@ -58,7 +76,27 @@ def read_applied(
         endpoints = parse(server.get("/v1/endpoint"), "Cilium's /v1/endpoint")
     except FileNotFoundError as err:  # it was there just now
         raise OSError("Cilium's socket went away while it was asked") from err
-    return applied(health, config.inner("status"), endpoints, wall())
+    found = applied(health, config.inner("status"), endpoints, wall())
+    return replace(found, endpoints=_named(found.endpoints, _state(socket_path)))
+
+
+def read_stored_endpoints(
+    socket_path: str = DEFAULT_SOCKET,
+) -> tuple[Endpoint, ...]:
+    """The pods that Cilium's agent has stored, to restore them when it starts again.
+
+    They are there while the agent is not, until the machine is started anew. It is
+    serializableEndpoint of pkg/endpoint/restore.go, which Cilium keeps stable. A
+    file that cannot be read, or makes no sense, is left out; so is what is no pod.
+    """
+    directory = _state(socket_path)
+    try:
+        with os.scandir(directory) as entries:
+            ids = sorted(int(e.name) for e in entries if _ID.fullmatch(e.name))
+    except OSError:
+        return ()
+    found = (_stored_endpoint(directory, number) for number in ids)
+    return tuple(endpoint for endpoint in found if endpoint and endpoint.is_pod)
 
 
 def left_anything(socket_path: str = DEFAULT_SOCKET) -> bool:
@@ -84,9 +122,7 @@ def read_runtime_config(path: str) -> RuntimeConfig | None:
     it cannot be read or is not that.
     """
     try:
-        with open(path, "rb") as file:
-            written = os.fstat(file.fileno()).st_mtime
-            data = file.read(MAX_ANSWER_BYTES)
+        data, written = _read_file(path, MAX_ANSWER_BYTES)
     except FileNotFoundError:
         return None
     return RuntimeConfig(written, _daemon_config(Answer.parse(data, path)))
@@ -211,10 +247,10 @@ def _endpoint(found: object) -> Endpoint | None:
 
 def _told_endpoint(fields: Answer) -> Endpoint:
     status = fields.inner("status")
-    identifiers = status.inner("external-identifiers")
     networking = status.inner("networking")
-    # k8s-namespace and k8s-pod-name stand beside the older pod-name "ns/pod".
-    older = identifiers.text("pod-name").partition("/")
+    interface = networking.text("interface-name")
+    labels = _labels(status)
+    namespace, pod = _identifiers(status) or _resolved(status, labels) or ("", "")
     ifindex = networking.number("interface-index")
     if ifindex > _MAX_IFINDEX:
         raise OSError("no interface has such an index")
@@ -227,10 +263,108 @@ def _told_endpoint(fields: Answer) -> Endpoint:
         id=fields.number("id"),
         state=status.text("state"),
         ifindex=ifindex,
-        interface=networking.text("interface-name"),
+        interface=interface,
         mac=networking.text("mac").lower(),
         host_mac=networking.text("host-mac").lower(),
         addresses=tuple(address for address in addresses if address),
-        namespace=identifiers.text("k8s-namespace") or older[0],
-        pod=identifiers.text("k8s-pod-name") or older[2],
+        namespace=namespace,
+        pod=pod,
+        is_pod=bool(pod)
+        or (
+            ifindex > 0
+            and not _NO_PODS & labels
+            and not interface.startswith(_NO_POD_DEVICES)
+        ),
     )
+
+
+def _labels(status: Answer) -> set[str]:
+    """Of its identity, and those that may not have led to one yet."""
+    return {
+        *status.inner("identity").texts("labels"),
+        *status.inner("labels").texts("security-relevant"),
+        *status.inner("labels").texts("derived"),
+    }
+
+
+def _identifiers(status: Answer) -> tuple[str, str] | None:
+    """Namespace and pod, up to Cilium 1.19: 1.20 does not fill them any more
+    (getModelEndpointIdentitiersRLocked in pkg/endpoint/api.go).
+    """
+    identifiers = status.inner("external-identifiers")
+    # k8s-namespace and k8s-pod-name stand beside the older pod-name "ns/pod".
+    older = identifiers.text("pod-name").partition("/")
+    pod = identifiers.text("k8s-pod-name") or older[2]
+    return (identifiers.text("k8s-namespace") or older[0], pod) if pod else None
+
+
+def _resolved(status: Answer, labels: set[str]) -> tuple[str, str] | None:
+    """Namespace and pod as a controller's name has them, and a label confirms."""
+    names = {
+        (match[1], match[2])
+        for controller in status.inners("controllers")
+        if (match := _RESOLVE_LABELS.fullmatch(controller.text("name")))
+        and _NAMESPACE_LABEL + match[1] in labels
+    }
+    return names.pop() if len(names) == 1 else None
+
+
+def _state(socket_path: str) -> str:
+    return os.path.join(os.path.dirname(socket_path), STATE)
+
+
+def _named(endpoints: tuple[Endpoint, ...], directory: str) -> tuple[Endpoint, ...]:
+    """Pods whose name the answer does not tell, as Cilium has stored them."""
+    return tuple(
+        _with_stored_name(endpoint, directory)
+        if endpoint.is_pod and not endpoint.pod
+        else endpoint
+        for endpoint in endpoints
+    )
+
+
+def _with_stored_name(endpoint: Endpoint, directory: str) -> Endpoint:
+    stored = _stored_endpoint(directory, endpoint.id)
+    # An id is given away again: it is this endpoint's where its device is.
+    if stored is None or (stored.ifindex, stored.interface) != (
+        endpoint.ifindex,
+        endpoint.interface,
+    ):
+        return endpoint
+    return replace(endpoint, namespace=stored.namespace, pod=stored.pod)
+
+
+def _stored_endpoint(directory: str, number: int) -> Endpoint | None:
+    """What Cilium has stored of an endpoint; None where that is not to be had."""
+    path = os.path.join(directory, str(number), ENDPOINT_FILE)
+    try:
+        fields = Answer.parse(_read_file(path, _MAX_ENDPOINT_BYTES)[0], path)
+        ifindex = fields.number("IfIndex")
+        addresses = (canonical(fields.any(name)) for name in ("IPv4", "IPv6"))
+        pod = fields.text("K8sPodName")
+        return Endpoint(
+            id=fields.number("ID"),
+            state="stored",
+            ifindex=ifindex,
+            interface=fields.text("IfName"),
+            mac="",
+            host_mac="",
+            addresses=tuple(address for address in addresses if address),
+            namespace=fields.text("K8sNamespace"),
+            pod=pod,
+            is_pod=bool(pod) and 0 < ifindex <= _MAX_IFINDEX,
+        )
+    except OSError:
+        return None
+
+
+def _read_file(path: str, most: int) -> tuple[bytes, float]:
+    """A regular file of at most `most` bytes, and when it was written (seconds since
+    the epoch). OSError where it is longer, or no regular file: none is waited for.
+    """
+    with open_regular_file(path) as file:
+        written = os.fstat(file.fileno()).st_mtime
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(f"{path} is longer than {most:,} bytes")
+    return data, written

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+_MAX_VALUE = 16384
 # The keys that decide about BIG TCP, or about what it depends on.
 KEYS = frozenset(
     {
@@ -66,14 +67,22 @@ class NodeConfig:
 
 
 def relevant(data: object) -> dict[str, str]:
-    """Of a ConfigMap's data, or a node config's defaults, the KEYS."""
+    """Of a ConfigMap's data, or a node config's defaults, the KEYS; OSError where the
+    value of one is longer than anybody's.
+    """
     if not isinstance(data, dict):
         return {}
-    return {
+    values = {
         key: value
         for key, value in sorted(data.items(), key=str)
         if key in KEYS and isinstance(value, str)
     }
+    for key, value in values.items():
+        if len(value) > _MAX_VALUE:
+            raise OSError(
+                f"the value of {key} is longer than {_MAX_VALUE:,} characters"
+            )
+    return values
 
 
 def overrides(

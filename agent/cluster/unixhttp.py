@@ -7,10 +7,14 @@ a second would hold us for ever; and it reads as much as a server says it sends.
 
 import contextlib
 import http.client
+import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from agent.cluster.relay import Relay
+from agent.cluster.relay_process import ERRNO, request
 
 _HTTP_OK = 200
 
@@ -24,8 +28,14 @@ class _Socket(socket.socket):
     `most` bytes were read.
     """
 
-    def __init__(self, deadline: float, most: int, now: Callable[[], float]) -> None:
-        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
+    def __init__(
+        self,
+        deadline: float,
+        most: int,
+        now: Callable[[], float],
+        fileno: int | None = None,
+    ) -> None:
+        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM, fileno=fileno)
         self._deadline = deadline
         self._left = most
         self._now = now
@@ -47,6 +57,16 @@ class _Socket(socket.socket):
             raise _TooLongError
         return got
 
+    def read_errno(self) -> None:
+        """Raise what stands before the answer of a Relay."""
+        with self.makefile("rb", buffering=0) as file:
+            data = file.read(ERRNO.size) or b""
+        if len(data) < ERRNO.size:
+            raise OSError("the process that asks Cilium has ended; restart the agent")
+        (number,) = ERRNO.unpack(data)
+        if number:
+            raise OSError(number, os.strerror(number))
+
     def _hurry(self) -> None:
         left = self._deadline - self._now()
         if left <= 0:
@@ -57,7 +77,8 @@ class _Socket(socket.socket):
 class UnixServer:
     """An HTTP server behind the unix socket `path`, for `seconds` from now on.
 
-    No answer may be longer than `most` bytes.
+    No answer may be longer than `most` bytes. With a `relay` that process asks, and
+    `path` is only told.
     """
 
     def __init__(
@@ -66,12 +87,14 @@ class UnixServer:
         seconds: float,
         most: int,
         now: Callable[[], float] = time.monotonic,
+        relay: Relay | None = None,
     ) -> None:
         self._path = path
         self._seconds = seconds
         self._most = most
         self._now = now
         self._deadline = now() + seconds
+        self._relay = relay
 
     def get(self, url: str) -> bytes:
         """The body of an answer 200, on a connection of its own.
@@ -80,16 +103,14 @@ class UnixServer:
         an OSError whose text is a sentence.
         """
         asked = f"GET {url} at {self._path}"
-        connection = http.client.HTTPConnection("localhost")
-        # Headers, and lengths of chunks, are no more than what they are about.
-        connection.sock = _Socket(self._deadline, 2 * self._most, self._now)
         try:
-            with contextlib.closing(connection):
-                connection.sock.connect(self._path)
-                connection.request("GET", url)
-                with connection.getresponse() as response:
-                    # Never read(): it makes room for any Content-Length at once.
-                    body = response.read(self._most + 1)
+            with (
+                self._asked(url) as connection,
+                http.client.HTTPResponse(connection, method="GET") as response,
+            ):
+                response.begin()
+                # Never read(): it makes room for any Content-Length at once.
+                body = response.read(self._most + 1)
         except FileNotFoundError:
             raise
         except TimeoutError as err:
@@ -109,3 +130,17 @@ class UnixServer:
         if response.length:
             raise OSError(f"{asked}: ends {response.length:,} bytes too soon")
         return body
+
+    @contextlib.contextmanager
+    def _asked(self, url: str) -> Iterator[_Socket]:
+        """The socket on which the answer comes."""
+        fileno = self._relay.ask(url).detach() if self._relay else None
+        # Headers, and lengths of chunks, are no more than what they are about.
+        most = 2 * self._most
+        with _Socket(self._deadline, most, self._now, fileno) as connection:
+            if self._relay:
+                connection.read_errno()
+            else:
+                connection.connect(self._path)
+                connection.sendall(request(url))
+            yield connection

@@ -2,10 +2,12 @@
 """What Kubernetes wants of Cilium on this node, kept current in the background.
 
 It asks for one ConfigMap, the CiliumNodeConfigs beside it, this node's labels
-where a node config selects by label, and, if they are wanted, this node's pods.
+where a node config selects by label, and, if they are wanted, this node's pods and
+the pod of Cilium's agent.
 """
 
 import datetime as dt
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -13,17 +15,25 @@ from typing import Any, Self, TypeVar
 
 import structlog
 
+from agent.cluster.answer import printable
 from agent.cluster.api import Api, Json
 from agent.cluster.cilium import canonical
 from agent.cluster.nodeconfig import NodeConfig, overrides, relevant
 from agent.cluster.watch import LIST_SECONDS, Clock, Resource, Watch
-from agent.snapshot.cilium import ClusterState, Pod, Wanted
+from agent.snapshot.cilium import CiliumPod, ClusterState, Pod, Wanted
 from agent.snapshot.model import Source
 
 DEFAULT_NAMESPACE = "kube-system"
 DEFAULT_CONFIG_MAP = "cilium-config"
 _JOIN_SECONDS = 2.0
 _ENDED = ("Succeeded", "Failed")
+# In Cilium's chart, templates/cilium-agent/daemonset.yaml.
+_CILIUM_SELECTOR = "k8s-app=cilium"
+_CILIUM_CONTAINER = "cilium-agent"
+_CILIUM_POD_SECONDS = 30.0
+_MOST_ADDRESSES = 16  # of a pod; Kubernetes gives it one of each family
+_MOST_SELECTOR = 16384  # characters of JSON
+_MOST_MESSAGE = 4096  # characters; a kubelet keeps that many bytes
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -45,6 +55,7 @@ class Cluster:
         namespace: str = DEFAULT_NAMESPACE,
         config_map: str = DEFAULT_CONFIG_MAP,
         pods: bool = False,
+        cilium_pods: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         sleep: Callable[[float], bool] | None = None,
@@ -53,7 +64,11 @@ class Cluster:
         self._node = node
         self._namespace = namespace
         self._config_map = config_map
-        self._names = ("configmap", "nodeconfigs") + ("pods",) * pods
+        self._names = (
+            *("configmap", "nodeconfigs"),
+            *(("pods",) if pods else ()),
+            *(("cilium_pods",) if cilium_pods else ()),
+        )
         self._stop = threading.Event()
         self._clock = Clock(sleep or self._stop.wait, monotonic, wall)
         self._api: Api | None = None
@@ -91,14 +106,14 @@ class Cluster:
             sources[name] = watch.source if watch else self._failure
             if not sources[name].up:
                 problems[name] = watch.problem if watch else self._problem
-        pods = watches["pods"].objects if "pods" in watches else None
         with self._lock:
             wanted = self._wanted
         return ClusterState(
             wanted=wanted,
-            pods=None if pods is None else tuple(pods[key] for key in sorted(pods)),
+            pods=_sorted(watches.get("pods")),
             sources=sources,
             problems=problems,
+            cilium_pods=_sorted(watches.get("cilium_pods")),
         )
 
     def run(self) -> None:
@@ -124,10 +139,15 @@ class Cluster:
             self._watches["nodeconfigs"] = configs
             self._start("nodeconfigs", configs.run)
         if self._node and "pods" in self._names:
-            pods = self._watch(api, self._pods(), lambda: None)
-            self._watches["pods"] = pods
-            self._start("pods", pods.run)
+            self._follow(api, self._pods())
+        if self._node and "cilium_pods" in self._names:
+            self._follow(api, self._cilium_pods())
         scout.run()
+
+    def _follow(self, api: Api, resource: Resource[Any]) -> None:
+        watch = self._watch(api, resource, lambda: None)
+        self._watches[resource.name] = watch
+        self._start(resource.name, watch.run)
 
     def _start(self, name: str, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=target, name=name, daemon=True)
@@ -164,6 +184,20 @@ class Cluster:
     def _pods(self) -> Resource[Pod]:
         here = {"fieldSelector": f"spec.nodeName={self._node}"}
         return Resource("pods", ("/api/v1/pods",), here, _pod)
+
+    def _cilium_pods(self) -> Resource[CiliumPod]:
+        path = f"/api/v1/namespaces/{self._namespace}/pods"
+        query = {
+            "labelSelector": _CILIUM_SELECTOR,
+            "fieldSelector": f"spec.nodeName={self._node}",
+        }
+        return Resource(
+            "cilium_pods",
+            (path,),
+            query,
+            _cilium_pod,
+            poll_seconds=_CILIUM_POD_SECONDS,
+        )
 
     def _config_seen(self) -> None:
         found = self._watches["configmap"].objects
@@ -213,7 +247,10 @@ def _node_config(item: Json) -> NodeConfig | None:
     selector, defaults = spec.get("nodeSelector"), relevant(spec.get("defaults"))
     if not defaults or not isinstance(selector, dict):
         return None
-    return NodeConfig(item["metadata"]["name"], selector, defaults)
+    name = item["metadata"]["name"]
+    if len(json.dumps(selector)) > _MOST_SELECTOR:
+        raise OSError(f"CiliumNodeConfig {name}: its nodeSelector is too long")
+    return NodeConfig(name, selector, defaults)
 
 
 def _pod(item: Json) -> Pod | None:
@@ -221,7 +258,8 @@ def _pod(item: Json) -> Pod | None:
     metadata, status = item["metadata"], item.get("status") or {}
     if status.get("phase") in _ENDED:
         return None
-    addresses = (canonical(one.get("ip")) for one in status.get("podIPs") or ())
+    ips = (status.get("podIPs") or [])[:_MOST_ADDRESSES]
+    addresses = (canonical(one.get("ip")) for one in ips)
     return Pod(
         namespace=metadata["namespace"],
         name=metadata["name"],
@@ -229,6 +267,48 @@ def _pod(item: Json) -> Pod | None:
         host_network=bool((item.get("spec") or {}).get("hostNetwork")),
         started=_epoch(status.get("startTime")),
     )
+
+
+def _cilium_pod(item: Json) -> CiliumPod:
+    """Of the container that keeps the agent from running: one that waits, the first
+    of those that prepare it, or the agent's own.
+    """
+    status = item.get("status") or {}
+    containers = [
+        *(status.get("initContainerStatuses") or ()),
+        *(status.get("containerStatuses") or ()),
+    ]
+    agents = [each for each in containers if each.get("name") == _CILIUM_CONTAINER]
+    failing = [each for each in containers if _failing(each)]
+    container: Json = next(iter([*failing, *agents]), {})
+    state = container.get("state") or {}
+    ended = state.get("terminated") or (container.get("lastState") or {}).get(
+        "terminated"
+    )
+    ended = ended or {}
+    return CiliumPod(
+        namespace=printable(item["metadata"]["namespace"]),
+        name=printable(item["metadata"]["name"]),
+        waiting=printable((state.get("waiting") or {}).get("reason") or ""),
+        restarts=int(container.get("restartCount") or 0),
+        exit_code=int(ended["exitCode"]) if "exitCode" in ended else None,
+        reason=printable(ended.get("reason") or ""),
+        message=str(ended.get("message") or "")[-_MOST_MESSAGE:],
+        finished=_epoch(ended.get("finishedAt")),
+    )
+
+
+def _failing(container: Json) -> bool:
+    """It ended with an error, and does not run now."""
+    state = container.get("state") or {}
+    last = (container.get("lastState") or {}).get("terminated")
+    ended = state.get("terminated") or (last if "waiting" in state else None)
+    return bool(ended and ended.get("exitCode"))
+
+
+def _sorted(watch: Watch[T] | None) -> tuple[T, ...] | None:
+    objects = watch.objects if watch else None
+    return None if objects is None else tuple(objects[key] for key in sorted(objects))
 
 
 def _epoch(time_text: object) -> float | None:

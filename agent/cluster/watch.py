@@ -26,6 +26,9 @@ LAST_RETRY_SECONDS = 30.0
 # A watch that stood this long was no failure, however it ended.
 STEADY_SECONDS = 30.0
 ABSENT_SECONDS = 300.0
+# More of them is no list of one node's, and no name in Kubernetes is longer.
+MAX_OBJECTS = 5000
+_MAX_NAME = 253
 _GONE, _FORBIDDEN, _NOT_FOUND = 410, 403, 404
 
 _log = structlog.get_logger(__name__)
@@ -63,7 +66,8 @@ class Resource(Generic[T]):
     """Which objects to follow, and what to keep of each; None keeps nothing.
 
     `paths` are tried in turn while they are not found. An `optional` resource
-    that is not there, or not allowed, is absent: no failure.
+    that is not there, or not allowed, is absent: no failure. With `poll_seconds`
+    it is listed so often and not watched, which needs no right to watch.
     """
 
     name: str
@@ -71,6 +75,7 @@ class Resource(Generic[T]):
     query: Mapping[str, str]
     keep: Callable[[Json], T | None]
     optional: bool = False
+    poll_seconds: float = 0.0
 
 
 class Watch(Generic[T]):
@@ -134,6 +139,8 @@ class Watch(Generic[T]):
         except _AbsentError as err:
             self._absent(str(err))
             return ABSENT_SECONDS
+        if self._of.poll_seconds:
+            return self._of.poll_seconds
         while version and not self._clock.sleep(0):
             began = self._clock.monotonic()
             version = self._watch(path, version)
@@ -146,7 +153,7 @@ class Watch(Generic[T]):
         try:
             version = str(answer["metadata"]["resourceVersion"])
             kept = {_key(item): self._of.keep(item) for item in answer["items"] or ()}
-        except (TypeError, KeyError, AttributeError) as err:
+        except (TypeError, KeyError, AttributeError, ValueError) as err:
             raise OSError(f"{path}: the API server lists no objects") from err
         self.objects = {key: item for key, item in kept.items() if item is not None}
         self._up()
@@ -195,7 +202,11 @@ class Watch(Generic[T]):
                 kept = None if kind == "DELETED" else self._of.keep(item)
                 others = dict(self.objects or {})
                 others.pop(_key(item), None)
-                self.objects = others if kept is None else {**others, _key(item): kept}
+                if kept is not None:
+                    others[_key(item)] = kept
+                if len(others) > MAX_OBJECTS:
+                    raise OSError(f"{path} has more than {MAX_OBJECTS:,} objects")
+                self.objects = others
         except (TypeError, KeyError, AttributeError, ValueError) as err:
             raise OSError(f"{path}: the API server sends no event") from err
         self._up()
@@ -230,4 +241,8 @@ class Watch(Generic[T]):
 
 
 def _key(item: Json) -> str:
-    return f"{item['metadata'].get('namespace', '')}/{item['metadata']['name']}"
+    """ValueError where it is no name."""
+    namespace, name = item["metadata"].get("namespace", ""), item["metadata"]["name"]
+    if max(len(namespace), len(name)) > _MAX_NAME:
+        raise ValueError
+    return f"{namespace}/{name}"

@@ -28,20 +28,23 @@ def with_cluster(command: Callable[..., T]) -> Callable[..., T]:
     def with_where(  # noqa: PLR0913  a flag each
         *,
         cilium_socket: str,
+        no_cilium: bool,
         node_name: str,
         kubeconfig: str,
         cilium_namespace: str,
         cilium_config_map: str,
         watch_pods: bool,
+        cilium_pod: bool,
         **others: object,
     ) -> T:
         where = settings.Cluster(
-            cilium_socket,
+            "" if no_cilium else cilium_socket,
             node_name,
             kubeconfig,
             cilium_namespace,
             cilium_config_map,
             watch_pods,
+            cilium_pod,
         )
         return command(where=where, **others)
 
@@ -51,6 +54,11 @@ def with_cluster(command: Callable[..., T]) -> Callable[..., T]:
             "--cilium-socket",
             default=settings.CILIUM_SOCKET,
             help="Socket of Cilium's agent.",
+        ),
+        flag(
+            "--no-cilium",
+            is_flag=True,
+            help="Do not ask Cilium's agent, nor read what it left on this node.",
         ),
         flag(
             "--node-name",
@@ -76,7 +84,14 @@ def with_cluster(command: Callable[..., T]) -> Callable[..., T]:
         flag(
             "--watch-pods",
             is_flag=True,
-            help="Ask the API server for this node's pods, too: since when they run.",
+            help="Ask the API server for this node's pods, too: since when they run, "
+            "and the names of those that Cilium does not name.",
+        ),
+        flag(
+            "--cilium-pod",
+            is_flag=True,
+            help="Ask the API server for the pod of Cilium's agent on this node, too: "
+            "why it ended last.",
         ),
     ):
         decorated = add(decorated)

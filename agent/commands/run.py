@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 import click
@@ -14,7 +15,7 @@ import click
 from agent import __version__, settings
 from agent.commands.ending import EndedError
 from agent.commands.options import flag, with_cluster
-from agent.errors import Exit
+from agent.errors import AgentError, Exit
 from agent.snapshot.naming import Naming
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def run(  # noqa: PLR0913  a flag each
     named = settings.Interfaces.parse(interfaces, max_interfaces)
     ending = _Ending()
     with contextlib.suppress(EndedError), contextlib.ExitStack() as stack, ending:
-        from agent import logs
+        from agent import logs, privileges
         from agent.node import opened
         from agent.server.http_server import Server
         from agent.server.routes import make_routes
@@ -90,7 +91,9 @@ def run(  # noqa: PLR0913  a flag each
         log = logs.configure(log_format)
         server = stack.enter_context(Server(address, _load_web_config(web_config)))
         naming = Naming(named.wants, named.most)
-        node = stack.enter_context(opened(wanted, where, naming, max_pods))
+        node = stack.enter_context(
+            opened(wanted, where, naming, max_pods, restrict=True)
+        )
         probes, collector = node.probes, node.collector
         for hook, why in probes.failures.items():
             log.warning(
@@ -105,6 +108,8 @@ def run(  # noqa: PLR0913  a flag each
             node.pods.traffic if node.pods else None,
         )
         stack.enter_context(server.serving(routes))
+        if threads := privileges.threads_with_capabilities():
+            log.warning("threads keep capabilities", count=threads)
         log.info(
             "counting",
             hooks=[str(hook) for hook, on in probes.attached.items() if on],
@@ -112,7 +117,7 @@ def run(  # noqa: PLR0913  a flag each
             version=__version__,
             seconds=probes.start_stages,
         )
-        ending.wait_for_it()
+        ending.wait_for_it(lambda: node.relay is not None and node.relay.ended)
         log.info("stopped")
     # A thread may be in bcrypt for seconds: Python would wait for it at exit, or abort.
     os._exit(ending.code)
@@ -167,10 +172,20 @@ class _Ending:
         """Wait for so long, or until we end."""
         return self._over.wait(seconds)
 
-    def wait_for_it(self) -> None:
-        """The start is over: wait until told to end."""
+    def wait_for_it(self, relay_ended: Callable[[], bool]) -> None:
+        """The start is over: wait until told to end.
+
+        AgentError where `relay_ended`: it cannot be started again by a process that
+        has given up unix sockets, and without it a Cilium that answers looks mute.
+        """
         self._starting = False
         # Again and again: where a server's thread takes the signal, a main thread
         # that waits for ever never gets to hear of it.
         while not self._heard:
+            if relay_ended():
+                raise AgentError(
+                    "the process that asks Cilium has ended",
+                    "start the agent again; if it ends so again, look for the kernel's "
+                    "OOM killer: dmesg | grep -i oom",
+                )
             time.sleep(_HEARING_SECONDS)

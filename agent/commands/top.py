@@ -40,7 +40,10 @@ if TYPE_CHECKING:
     "--count", type=click.IntRange(1), help="So many intervals, as text, then end."
 )
 @click.option(
-    "--record", metavar="FILE", help="Write every sample into a new file, too."
+    "--record",
+    metavar="FILE",
+    help="Write every sample into a new file, too. Where it finds no room, watching "
+    "goes on, and the exit code is 1.",
 )
 @click.option(
     "--replay",
@@ -101,11 +104,15 @@ def top(  # noqa: PLR0913  a flag each
                 raise no_interval(replay)
             return Exit.OK
         live = _live(stack, url, where, record)
+        code: int = Exit.OK
         if screen:
-            return _screen(live, interval)
-        told = _passed(_told(live, interval, patient=count is None))
-        _print(told, output, count, live.who)
-    return Exit.OK
+            code = _screen(live, interval)
+        else:
+            told = _passed(_told(live, interval, patient=count is None))
+            _print(told, output, count, live.who)
+        if code == Exit.OK:
+            live.require_record()
+    return code
 
 
 def _is_terminal() -> bool:

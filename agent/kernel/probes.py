@@ -17,7 +17,7 @@ import numpy.typing as npt
 from agent.errors import KernelError
 from agent.kernel import libbpf
 from agent.kernel.contract import Contract, bpf_directory
-from agent.kernel.loader import Loaded, Loader
+from agent.kernel.loader import DEVICE_MAPS, Loaded, Loader
 from agent.kernel.pods import MAX_PODS, Addresses, Received
 from agent.kernel.starting import stages
 from agent.kernel.tables import (
@@ -30,7 +30,17 @@ from agent.kernel.tables import (
     row_keys,
     rows_of,
 )
-from agent.snapshot.model import DeviceId, Family, Hook, Lengths, Reading, Row, RowKey
+from agent.snapshot.model import (
+    Device,
+    DeviceId,
+    Family,
+    Hook,
+    Lengths,
+    MapEntries,
+    Reading,
+    Row,
+    RowKey,
+)
 
 _MOVING = 0  # as in bpf/skb_length.c; an empty slot has no ifindex either
 _TRIES = 3
@@ -52,11 +62,14 @@ def _as_before(key: K, now: dict[K, V], before: dict[K, V]) -> None:
 
 
 class _Counted(NamedTuple):
-    """One look at the maps; keys that stand on the fast lane beside it."""
+    """One look at the maps; keys that stand on the fast lane beside it. `entries`:
+    how many the map `lengths` has.
+    """
 
     rows: dict[RowKey, Row]
     pods: dict[tuple[int, Family], Lengths]
     fast: npt.NDArray[Any]
+    entries: int
 
 
 class Probes:
@@ -75,14 +88,17 @@ class Probes:
         self._recent = Table(
             loaded.maps["recent"], *loaded.formats["recent"], shares=self._cpus
         )
-        self._devices = Table(
-            loaded.maps["devices"], *loaded.formats["devices"], shares=1
-        )
+        self._devices = {
+            name: Table(loaded.maps[name], *loaded.formats[name], shares=1)
+            for name in DEVICE_MAPS
+        }
+        # Foreign devices that had no row when they were last read.
+        self._without_rows: set[DeviceId] = set()
         # What was forgotten while a part of it was on the fast lane, where
         # only the kernel can delete: that part is taken off until it is gone.
         self._forgotten: dict[RowKey, Lengths] = {}
         # The last look, nothing taken off.
-        self._last = _Counted({}, {}, np.zeros(0, self._recent.dtypes[1]))
+        self._last = _Counted({}, {}, np.zeros(0, self._recent.dtypes[1]), 0)
         self._own_netns = loaded.pods_of
         self._received = Received()
         self._pods_lock = Lock()
@@ -92,14 +108,22 @@ class Probes:
 
     @classmethod
     def load(
-        cls, hooks: Sequence[Hook], *, pods_of: int | None = None, **defines: int
+        cls,
+        hooks: Sequence[Hook],
+        *,
+        own_netns: int | None = None,
+        pods_of: int | None = None,
+        **defines: int,
     ) -> Self:
         """Compile, load and attach now; KernelError where that cannot be.
 
-        `pods_of`: the net_cookie of the agent's namespace, to count what each
-        pod receives (set_pod_addresses).
+        `own_netns`: the net_cookie of the agent's namespace, to limit the rows of
+        devices that are neither there nor its pods'; `pods_of`: the same, and to
+        count what each pod receives (set_pod_addresses).
         """
-        with contextlib.closing(Loader(hooks, pods_of=pods_of, **defines)) as loader:
+        with contextlib.closing(
+            Loader(hooks, own_netns=own_netns, pods_of=pods_of, **defines)
+        ) as loader:
             loader.start()
             return cls.from_loader(loader)
 
@@ -118,11 +142,6 @@ class Probes:
     def edges(self) -> tuple[int, ...]:
         """Upper edges of the histograms, in bytes."""
         return self._contract.edges
-
-    @property
-    def capacity(self) -> int:
-        """Rows that the map has room for."""
-        return self._loaded.max_rows
 
     @property
     def attached(self) -> dict[Hook, bool]:
@@ -176,13 +195,45 @@ class Probes:
         if self._addresses:
             with self._pods_lock:
                 pods = self._forget_pods(counted)
+        devices, used = self._read_devices(rows)
+        used["lengths"] = counted.entries
         return Reading(
             self._contract.edges,
             rows,
-            devices_of(*self._devices.read()),
+            devices,
             self._unrecorded(),
             pods,
+            {
+                name: MapEntries(n, self._loaded.limits[name])
+                for name, n in used.items()
+            },
         )
+
+    def _read_devices(
+        self, rows: Iterable[RowKey]
+    ) -> tuple[dict[DeviceId, Device], dict[str, int]]:
+        """Who the devices are, and how many of them each map has.
+
+        A foreign device is admitted before its first row is made. Where that failed,
+        it would keep the place of another for ever: it is deleted here.
+        """
+        found = {
+            name: devices_of(*table.read()) for name, table in self._devices.items()
+        }
+        foreign = {
+            device
+            for name in DEVICE_MAPS
+            if name != "devices"
+            for device in found[name]
+        }
+        without_rows = foreign - {key.device for key in rows}
+        for device in without_rows & self._without_rows:
+            self._delete_device(device)
+        self._without_rows = without_rows
+        devices: dict[DeviceId, Device] = {}
+        for name in reversed(DEVICE_MAPS):  # one that became ours: as it was then
+            devices |= found[name]
+        return devices, {name: len(each) for name, each in found.items()}
 
     def forget(self, rows: Iterable[RowKey], devices: Iterable[DeviceId]) -> None:
         """Drop rows, and who these devices were, from the kernel's maps.
@@ -219,6 +270,7 @@ class Probes:
         for _ in range(_TRIES):
             _, fast = self._recent.read()
             keys, leaves = self._lengths.totals()
+            entries = len(keys)
             after = self._recent.fields("key")
             moved = fast["key"] != after
             if not moved.any() and not _moving(fast):
@@ -240,7 +292,7 @@ class Probes:
             _as_before(key, rows, self._last.rows)
         for pod in pod_keys(restless[of_pods], self._contract):
             _as_before(pod, pods, self._last.pods)
-        return _Counted(rows, pods, used)
+        return _Counted(rows, pods, used, entries)
 
     def _forget_pods(self, counted: _Counted) -> dict[tuple[int, Family], Lengths]:
         """What living pods received; rows of the dead are deleted."""
@@ -284,9 +336,14 @@ class Probes:
         )
 
     def _delete_device(self, device: DeviceId) -> None:
-        if not any(key.device == device for key in self._forgotten):
-            with contextlib.suppress(OSError):
-                self._devices.remove(netns=device.netns, ifindex=device.ifindex)
+        """A foreign device makes room for another at once; one of ours stays known
+        while a part of its rows stands on the fast lane.
+        """
+        kept = any(key.device == device for key in self._forgotten)
+        for name, table in self._devices.items():
+            if not kept or name != "devices":
+                with contextlib.suppress(OSError):
+                    table.remove(netns=device.netns, ifindex=device.ifindex)
 
     def _unrecorded(self) -> dict[str, int]:
         counts = {}

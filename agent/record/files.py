@@ -2,21 +2,23 @@
 """Files that are there whole, or not at all."""
 
 import contextlib
+import io
 import os
 import secrets
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
-from agent.record.lines import RecordError
+from agent.input_files import open_regular_file
+from agent.record.lines import RecordError, not_written
 
 
 @contextlib.contextmanager
 def whole(path: str, *, over: bytes = b"") -> Iterator[TextIO]:
     """A text file that appears at `path` once all is written, and does not where
-    that fails. Whether it can be written is told at once.
+    that fails. Whether it can be made is told at once; the text is written at the end.
 
-    RecordError where it cannot; and where there is a file already, unless that
-    begins with `over`, in whatever case.
+    RecordError where it cannot be made, or written; and where there is a file already,
+    unless that begins with `over`, in whatever case.
     """
     path = os.path.realpath(path)
     _require_free(path, over=over)
@@ -31,14 +33,21 @@ def whole(path: str, *, over: bytes = b"") -> Iterator[TextIO]:
             "name a file in a folder that is there, and ours",
         ) from err
     try:
-        with file:
-            yield file
+        # In memory first: so an error of this file is told from all others.
+        text = io.StringIO()
+        yield text
+        try:
+            with file:
+                file.write(text.getvalue())
+        except OSError as err:
+            raise not_written(path, err) from err
         try:
             os.link(beside, path)
         except OSError:  # it is there; or this file system has no hard links
             _require_free(path, over=over)
             os.replace(beside, path)
     finally:
+        file.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(beside)
 
@@ -76,5 +85,5 @@ def _require_free(path: str, *, over: bytes) -> None:
 
 def _begins_with(path: str, these: bytes) -> bool:
     """Or is it empty?"""
-    with open(path, "rb") as file:
+    with open_regular_file(path) as file:
         return file.read(len(these)).lower() in (b"", these)

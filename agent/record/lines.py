@@ -6,16 +6,15 @@ whose writer was killed ends in the middle of a line: the rest of it is good.
 """
 
 import contextlib
-import errno
 import json
 import os
-import stat
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO, Self, TextIO
+from typing import Any, Self, TextIO
 
 from agent import __version__
 from agent.errors import AgentError
+from agent.input_files import open_regular_file
 from agent.snapshot.plain import plain_json
 from agent.snapshot.sample import Period, Sample
 
@@ -29,7 +28,9 @@ class RecordError(AgentError):
 
 
 class Writer:
-    """Writes a record. An existing file is never written over."""
+    """Writes a record. An existing file is never written over; where not even the
+    header can be written there is no file.
+    """
 
     def __init__(self, path: str) -> None:
         try:
@@ -43,15 +44,26 @@ class Writer:
                 f"{path} cannot be made: {(err.strerror or str(err)).lower()}",
                 "choose a file that we may write",
             ) from err
-        self._write({"schema": SCHEMA, "kind": _KIND, "version": __version__})
+        self._path, self._failed = path, False
+        try:
+            self._write({"schema": SCHEMA, "kind": _KIND, "version": __version__})
+        except OSError as err:
+            with contextlib.suppress(OSError):  # what is buffered is tried once more
+                self._file.close()
+            os.unlink(path)
+            raise not_written(path, err) from err
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        # What could not be written, `add` has told.
-        with contextlib.suppress(OSError):
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        try:
             self._file.close()
+        except OSError as err:
+            # Some file systems, such as NFS, find out only now that there is no room.
+            # What `add` could not write, it has told; another error is not hidden.
+            if not self._failed and error is None:
+                raise not_written(self._path, err) from err
 
     def add(self, picture: Mapping[str, Any]) -> None:
         """Append a picture; OSError where it cannot be written. A record that is closed
@@ -61,8 +73,12 @@ class Writer:
             self._write(picture)
 
     def _write(self, value: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(value, separators=(",", ":")) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(value, separators=(",", ":")) + "\n")
+            self._file.flush()
+        except OSError:
+            self._failed = True
+            raise
 
 
 class Recording:
@@ -71,7 +87,7 @@ class Recording:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            self._file = opened(path)
+            self._file = open_regular_file(path)
         except OSError as err:
             raise RecordError(
                 f"{path} cannot be read: {(err.strerror or str(err)).lower()}",
@@ -162,6 +178,14 @@ class Recording:
         self.sample(0)
 
 
+def not_written(path: str, err: OSError) -> RecordError:
+    """What to raise where a file is open, and cannot be written."""
+    return RecordError(
+        f"{path} cannot be written: {(err.strerror or str(err)).lower()}",
+        "free space there, or choose another folder; then run it again",
+    )
+
+
 def no_interval(path: str) -> RecordError:
     """What to raise where a record holds no time that passed."""
     return RecordError(
@@ -174,17 +198,3 @@ def _reason(err: Exception) -> str:
     if isinstance(err, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
         return "this is no JSON"
     return str(err)
-
-
-def opened(path: str) -> BinaryIO:
-    """A file for reading; OSError also where it is a FIFO or a device."""
-    file = open(path, "rb", opener=_at_once)  # noqa: SIM115  the caller closes it
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return file
-    file.close()
-    raise OSError(errno.EINVAL, "it is no file")
-
-
-def _at_once(path: str, flags: int) -> int:
-    """Open without waiting for whoever would write to a FIFO."""
-    return os.open(path, flags | os.O_NONBLOCK)

@@ -3,6 +3,7 @@
 
 import json
 
+from agent.input_files import open_regular_file
 from agent.record import lines, netperf
 from agent.record.facts import histograms, measured, shapes, when
 from agent.record.intervals import of_top
@@ -22,7 +23,7 @@ _HINT = (
 def read(path: str) -> Measured:
     """What a file holds; RecordError says what is wrong with it, and where."""
     try:
-        with lines.opened(path) as file:
+        with open_regular_file(path) as file:
             first = file.readline(_MOST_BYTES)
             if _schema(first).startswith(_name(lines.SCHEMA)):
                 return of_top(path)

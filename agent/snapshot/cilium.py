@@ -36,9 +36,10 @@ class PodSizes:
 class Endpoint:
     """What Cilium serves on this node: a pod, the host or the health check.
 
-    `ifindex` and `interface` are the host's side, 0 and "" for the host itself;
-    `mac` is the pod's own device, `host_mac` the host's side. `namespace` and
-    `pod` are "" for what is no pod.
+    `ifindex` and `interface` are the host side of the pod's pair; of the host they
+    are those of cilium_host, or 0 and "". `mac` is the pod's own device, `host_mac`
+    the host side. `namespace` and `pod` are "" where Cilium does not tell them: of
+    what is no pod, and of a pod whose name no source of this version has.
     """
 
     id: int
@@ -50,6 +51,14 @@ class Endpoint:
     addresses: tuple[str, ...]
     namespace: str
     pod: str
+    is_pod: bool
+
+    @property
+    def name(self) -> str:
+        """namespace/pod; where the pod has no name here, its device on the host."""
+        if self.pod:
+            return f"{self.namespace}/{self.pod}"
+        return self.interface or f"ifindex:{self.ifindex}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +139,28 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
+class CiliumPod:
+    """The pod of Cilium's agent on this node, as the kubelet reports it.
+
+    `waiting` is why its container does not run, such as CrashLoopBackOff, "" while
+    it runs; `restarts` how often it was started again. The rest is of the last time
+    that it ended (`lastState.terminated`): None, "" and None where it never did.
+    `message` is the end of its log where the container ended with an error
+    (terminationMessagePolicy FallbackToLogsOnError, as Cilium's chart sets it);
+    `finished` is in seconds since the epoch.
+    """
+
+    namespace: str
+    name: str
+    waiting: str
+    restarts: int
+    exit_code: int | None
+    reason: str
+    message: str
+    finished: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """What Kubernetes says that Cilium should do on this node.
 
@@ -155,14 +186,15 @@ class Wanted:
 class ClusterState:
     """What is known of the cluster now, and how well.
 
-    `wanted` and `pods` are None until they were first read; afterwards the last
-    good answer stays. `sources` has a row for each of `configmap`,
-    `nodeconfigs` and `pods` that there is: one that is absent (no API server, no
-    such resource, no right to node configs) is up=False without errors.
-    `problems` says of each that is not up why, in a sentence.
+    `wanted`, `pods` and `cilium_pods` are None until they were first read; afterwards
+    the last good answer stays. `sources` has a row for each of `configmap`,
+    `nodeconfigs`, `pods` and `cilium_pods` that is asked for: one that is absent (no
+    API server, no such resource, no right to node configs) is up=False without
+    errors. `problems` says of each that is not up why, in a sentence.
     """
 
     wanted: Wanted | None
     pods: tuple[Pod, ...] | None
     sources: dict[str, Source]
     problems: dict[str, str]
+    cilium_pods: tuple[CiliumPod, ...] | None = None

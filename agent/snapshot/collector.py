@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from agent.snapshot.coverage import Covered
 from agent.snapshot.lately import Lately, Moment
 from agent.snapshot.model import (
+    SHARED_DEVICE,
     Device,
     DeviceId,
     Family,
@@ -73,6 +74,7 @@ class Collector:
         self._applied = around.applied
         self._runtime = Remembered("cilium_runtime", around.runtime, wall)
         self._cilium_left = around.cilium_left
+        self._stored_endpoints = around.stored_endpoints
         self._cluster = around.cluster
         self._ip6_too_big = Remembered("snmp6", around.ip6_too_big, wall)
         self._changes = Changes()
@@ -125,7 +127,7 @@ class Collector:
 
     def _moment(self, reading: Reading) -> Moment:
         too_big = self._ip6_too_big.read().answer
-        return Moment(self._monotonic(), reading.rows, too_big)
+        return Moment(self._monotonic(), reading.rows, too_big, reading.unrecorded)
 
     def _snapshot(self, since: Moment | None) -> Snapshot:
         # In this order: a device that has counted has its link in the list.
@@ -161,6 +163,7 @@ class Collector:
             | (cluster.sources if cluster else {}),
             coverage=dict(self._coverage),
             pods_received=reading.pods_received,
+            maps=reading.maps,
             node=self._node,
             kernel=self._kernel,
             shown=frozenset(self._naming.shown),
@@ -168,6 +171,9 @@ class Collector:
             applied=applied.answer,
             runtime=runtime.answer,
             cilium_left=self._cilium_left(),
+            stored_endpoints=()
+            if applied.answer is not None
+            else self._stored_endpoints(),
             cluster=cluster,
             problems={
                 name: told.problem for name, told in sources.items() if told.problem
@@ -185,7 +191,9 @@ class Collector:
         self._unknown = {
             at: self._unknown.get(at, self._read_at)
             for at in rows
-            if at not in reading.devices and at.netns != self._own_netns
+            if at not in reading.devices
+            and at.netns != self._own_netns
+            and at != SHARED_DEVICE
         }
         return tuple(
             self._device(at, reading.devices.get(at), by_index, its_rows)
@@ -202,6 +210,8 @@ class Collector:
     ) -> DeviceRows:
         link = links.get(at.ifindex) if at.netns == self._own_netns else None
         name = link.name if link else device.name if device else f"ifindex:{at.ifindex}"
+        if at == SHARED_DEVICE:
+            name = "(many devices)"
         scope = self._scope(at, device, links)
         label = ""
         if scope is Scope.NODE:
@@ -241,7 +251,7 @@ class Collector:
     ) -> tuple[DeviceRows, ...]:
         """Drop devices that are gone; what they counted stays in the sums."""
         now = self._monotonic()
-        full = len(reading.rows) > self._probes.capacity // 2
+        full = any(map_.used > map_.limit // 2 for map_ in reading.maps.values())
         up = self._links.last.state.up
         present = {link.ifindex for link in links} if up else None
         still = {}
@@ -269,6 +279,8 @@ class Collector:
     ) -> float:
         """Seconds of silence after which a device counts as gone."""
         forever = math.inf
+        if device.id == SHARED_DEVICE:
+            return forever
         ours = device.id.ifindex
         if device.scope is not Scope.NODE:
             peer = device.device.peer if device.device else None

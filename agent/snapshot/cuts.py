@@ -73,6 +73,10 @@ def cuts(evidence: Evidence, family: Family) -> tuple[Cut, ...]:
             continue
         if device is None or (device.scope is Scope.OTHER and not ours_are_big):
             continue
+        # One that foreign devices share, or that the kernel does not introduce: what
+        # it sent may have been counted elsewhere.
+        if device.scope is Scope.OTHER and device.device is None:
+            continue
         queued = lengths.histogram.above(LEGACY)
         sent = recent.get(RowKey(key.device, Hook.NET_DEV_START_XMIT, family))
         left = sent.histogram.above(LEGACY) if sent else 0

@@ -4,8 +4,9 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from agent.snapshot.cilium import Endpoint
+from agent.snapshot.cilium import CiliumPod, Endpoint
 from agent.snapshot.datapath import Datapath, as_it_runs, as_it_would_start
+from agent.snapshot.endpoints import pod_endpoints
 from agent.snapshot.model import Family, Hook, Lengths, Link, Scope
 from agent.snapshot.snapshot import DeviceRows, Snapshot
 
@@ -31,7 +32,7 @@ class PodLimit:
     epoch, None where it was not asked.
     """
 
-    name: str  # namespace/pod; without Cilium the host's side
+    name: str  # namespace/pod; where nobody names it the host's side
     interface: str
     ifindex: int
     own: dict[Family, int | None]
@@ -76,9 +77,10 @@ class Evidence:
 
     @cached_property
     def has_cilium(self) -> bool:
-        """Is Cilium on this node, or has it left anything?"""
+        """Is Cilium on this node, has it left anything, or a pod that should run?"""
         return (
             self.snapshot.cilium_left
+            or self.cilium_pod is not None
             or self.applied is not None
             or self.snapshot.runtime is not None
             or any(link.name == _HOST_DEVICE for link in self.snapshot.links)
@@ -133,6 +135,29 @@ class Evidence:
         """Does Cilium's agent answer? What it said last is kept beyond that."""
         source = self.snapshot.sources.get("cilium")
         return self.applied is not None and (source is None or source.up)
+
+    @cached_property
+    def mute(self) -> bool:
+        """Cilium belongs on this node, and its agent does not answer: it refuses to
+        start, was stopped, hangs, or is being restarted.
+        """
+        source = self.snapshot.sources.get("cilium")
+        if self.answers or source is None or not self.has_cilium:
+            return False
+        # Neither missing nor failed: it has not been asked to the end yet.
+        problem = self.snapshot.problems.get("cilium")
+        return self.applied is not None or source.errors > 0 or not problem
+
+    @cached_property
+    def cilium_pod(self) -> CiliumPod | None:
+        """The pod of Cilium's agent, where the API server was asked for it: of
+        several, as while it is replaced, the one that does not run.
+        """
+        cluster = self.snapshot.cluster
+        pods = (cluster.cilium_pods if cluster else None) or ()
+        return max(
+            pods, key=lambda pod: (pod.waiting != "", pod.restarts), default=None
+        )
 
     @cached_property
     def datapath(self) -> Datapath:
@@ -209,16 +234,10 @@ class Evidence:
     def pod_behind(self, device: DeviceRows) -> str:
         """Whose device it is, as namespace/pod; "" where Cilium does not say."""
         peer = device.device.peer if device.device else None
-        if device.scope is not Scope.PODS or peer is None or self.applied is None:
+        if device.scope is not Scope.PODS or peer is None:
             return ""
-        return next(
-            (
-                f"{endpoint.namespace}/{endpoint.pod}"
-                for endpoint in self.applied.endpoints
-                if endpoint.pod and endpoint.ifindex == peer.ifindex
-            ),
-            "",
-        )
+        endpoint = self._by_index.get(peer.ifindex)
+        return endpoint.name if endpoint and endpoint.pod else ""
 
     @cached_property
     def pods(self) -> tuple[PodLimit, ...]:
@@ -226,19 +245,29 @@ class Evidence:
         by_index = {link.ifindex: link for link in self.snapshot.links}
         if self.applied is not None:
             found = [
-                self._pod(f"{endpoint.namespace}/{endpoint.pod}", link)
-                for endpoint in self.applied.endpoints
-                if (link := _host_side(endpoint, by_index)) is not None
+                self._pod(endpoint.name, by_index[endpoint.ifindex])
+                for endpoint in self.endpoints
+                if endpoint.ifindex in by_index
             ]
         else:
             found = [
-                self._pod(link.name, link)
+                self._pod(endpoint.name if endpoint else link.name, link)
                 for link in self.snapshot.links
                 if link.kind in _PAIRS
                 and link.netnsid is not None
                 and not link.in_subnet
+                for endpoint in (self._by_index.get(link.ifindex),)
             ]
         return tuple(sorted(found, key=lambda pod: pod.name))
+
+    @cached_property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The pods that Cilium serves on this node."""
+        return pod_endpoints(self.snapshot)
+
+    @cached_property
+    def _by_index(self) -> dict[int, Endpoint]:
+        return {endpoint.ifindex: endpoint for endpoint in self.endpoints}
 
     def _pod(self, name: str, link: Link) -> PodLimit:
         own: dict[Family, int | None] = dict.fromkeys(FAMILIES)
@@ -274,12 +303,11 @@ class Evidence:
     def unknown_pods(self) -> tuple[str, ...]:
         """Pods that Cilium serves by a device that is not here: of what size?"""
         here = {link.ifindex for link in self.snapshot.links}
-        endpoints = self.applied.endpoints if self.applied is not None else ()
         return tuple(
             sorted(
-                f"{endpoint.namespace}/{endpoint.pod}"
-                for endpoint in endpoints
-                if endpoint.pod and endpoint.ifindex not in here
+                endpoint.name
+                for endpoint in self.endpoints
+                if endpoint.ifindex not in here
             )
         )
 
@@ -293,10 +321,6 @@ class Evidence:
             return 0
         big = self.traffic(family)[1] > 0
         return refused if big and refused >= ENOUGH_SKBS else 0
-
-
-def _host_side(endpoint: Endpoint, links: dict[int, Link]) -> Link | None:
-    return links.get(endpoint.ifindex) if endpoint.pod else None
 
 
 def _in_single_packets(lengths: Lengths, mtu: int) -> bool:

@@ -2,7 +2,7 @@
 """What happened lately: the difference to a moment that is remembered."""
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.snapshot.model import Row, RowKey
 from agent.snapshot.snapshot import Recent
@@ -23,6 +23,7 @@ class Moment:
     at: float
     rows: dict[RowKey, Row]
     ip6_too_big: int | None
+    unrecorded: dict[str, int] = field(default_factory=dict)
 
 
 class Lately:
@@ -49,6 +50,10 @@ class Lately:
             now.at - first.at,
             {key: lengths for key, lengths in rows.items() if lengths.histogram.count},
             _grown(first.ip6_too_big, now.ip6_too_big),
+            {
+                reason: _grown(first.unrecorded.get(reason, 0), count)
+                for reason, count in now.unrecorded.items()
+            },
         )
 
 

@@ -124,6 +124,18 @@ class Row:
 
 OTHER_PODS = 0  # where an ifindex is asked for; no device has it
 
+# What foreign devices are counted under that found no place of their own in the
+# kernel's maps: admit_foreign() in bpf/skb_length.c. No device has this id.
+SHARED_DEVICE = DeviceId(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class MapEntries:
+    """How many entries a BPF map has, and has room for."""
+
+    used: int
+    limit: int
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -131,7 +143,8 @@ class Reading:
 
     `unrecorded`: skbs that are in no row, by reason. `pods_received`: what went
     to each pod, by the ifindex of its host side, `OTHER_PODS` for those beyond
-    the cap; empty unless asked for.
+    the cap; empty unless asked for. `maps`: how full the maps are, by their name in
+    bpf/skb_length.c: `lengths` has a row for each device, hook and family.
     """
 
     edges: tuple[int, ...]
@@ -139,6 +152,7 @@ class Reading:
     devices: dict[DeviceId, Device]
     unrecorded: dict[str, int]
     pods_received: dict[tuple[int, Family], Lengths] = field(default_factory=dict)
+    maps: dict[str, MapEntries] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

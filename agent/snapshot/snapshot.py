@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass, field
 
-from agent.snapshot.cilium import Applied, ClusterState, RuntimeConfig
+from agent.snapshot.cilium import Applied, ClusterState, Endpoint, RuntimeConfig
 from agent.snapshot.model import (
     Device,
     DeviceId,
@@ -11,6 +11,7 @@ from agent.snapshot.model import (
     Hook,
     Lengths,
     Link,
+    MapEntries,
     Row,
     RowKey,
     Scope,
@@ -60,11 +61,13 @@ class Recent:
 
     `rows`: what was counted meanwhile. `ip6_too_big`: IPv6 packets that this
     node would not forward since they were too big (Ip6InTooBigErrors).
+    `unrecorded`: skbs that found no row, by reason.
     """
 
     seconds: float
     rows: dict[RowKey, Lengths]
     ip6_too_big: int
+    unrecorded: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +78,11 @@ class Snapshot:
 
     `retired` holds the counts of devices that are gone: per scope they stay
     in every sum. `attached` says of each hook that was asked for whether it is.
-    `pods_received` is the reading's. `node` is the host name, `kernel` the running
-    release, `shown` the names of the devices that stand alone in metrics. `applied`,
-    `runtime` and `cluster` are None where there is no Cilium agent, no file of it,
-    no API server; `cilium_left` is False where its directory is empty or missing. Of
+    `pods_received` and `maps` are the reading's. `node` is the host name, `kernel`
+    the running release, `shown` the names of the devices that stand alone in metrics.
+    `applied`, `runtime` and `cluster` are None where there is no Cilium agent, no file
+    of it, no API server; `cilium_left` is False where its directory is empty or
+    missing; `stored_endpoints` are the pods of an agent that has not answered yet. Of
     each source that is not up `problems` says why.
     """
 
@@ -94,6 +98,7 @@ class Snapshot:
     sources: dict[str, Source]
     coverage: dict[tuple[str, str], Coverage] = field(default_factory=dict)
     pods_received: dict[tuple[int, Family], Lengths] = field(default_factory=dict)
+    maps: dict[str, MapEntries] = field(default_factory=dict)
     node: str = ""
     kernel: str = ""
     shown: frozenset[str] = frozenset()
@@ -101,6 +106,7 @@ class Snapshot:
     applied: Applied | None = None
     runtime: RuntimeConfig | None = None
     cilium_left: bool = True
+    stored_endpoints: tuple[Endpoint, ...] = ()
     cluster: ClusterState | None = None
     problems: dict[str, str] = field(default_factory=dict)
 

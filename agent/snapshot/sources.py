@@ -8,7 +8,7 @@ from typing import Generic, Never, Protocol, TypeVar
 
 import structlog
 
-from agent.snapshot.cilium import Applied, ClusterState, RuntimeConfig
+from agent.snapshot.cilium import Applied, ClusterState, Endpoint, RuntimeConfig
 from agent.snapshot.model import DeviceId, Hook, Reading, RowKey, Source
 from agent.snapshot.naming import Naming
 
@@ -23,10 +23,6 @@ class Probes(Protocol):
     @property
     def attached(self) -> dict[Hook, bool]:
         """Each hook that was asked for: is it attached?"""
-
-    @property
-    def capacity(self) -> int:
-        """Rows that the map has room for."""
 
     def read(self) -> Reading:
         """All counters now."""
@@ -117,6 +113,7 @@ class Surroundings:
     `applied`: what Cilium's agent said when it was last read. `runtime`: the file
     that it leaves behind when it starts; None where there is none, OSError where
     it cannot be read. `cilium_left`: is anything in the directory of both?
+    `stored_endpoints`: the pods that Cilium's agent would restore when it starts.
     `cluster`: the API server; None where there is none.
     `ip6_too_big`: the node's counter of that name.
     """
@@ -124,6 +121,7 @@ class Surroundings:
     applied: Callable[[], Told[Applied]] = lambda: NOTHING_HERE
     runtime: Callable[[], RuntimeConfig | None] = lambda: None
     cilium_left: Callable[[], bool] = lambda: True
+    stored_endpoints: Callable[[], tuple[Endpoint, ...]] = lambda: ()
     cluster: Callable[[], ClusterState | None] = lambda: None
     ip6_too_big: Callable[[], int] = lambda: 0
     kernel: str = ""  # its release

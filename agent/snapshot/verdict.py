@@ -75,9 +75,7 @@ def _judge(evidence: Evidence, family: Family) -> Judgement:
     if not asked:
         if big:
             return Judgement(State.UNMANAGED, "packets are big, Cilium was not asked")
-        cilium = evidence.configured(family) is not None or evidence.applied
-        why = "not enabled in Cilium" if cilium else "there is no Cilium here"
-        return Judgement(State.DISABLED, why)
+        return Judgement(State.DISABLED, _why_disabled(evidence, family))
     if links := evidence.reset(family):
         names = _names([link.name for link in links])
         return Judgement(State.PARTIAL, f"at 64 KiB: {names}")
@@ -85,6 +83,14 @@ def _judge(evidence: Evidence, family: Family) -> Judgement:
         names = _names([pod.name for pod in pods])
         return Judgement(State.PARTIAL, f"to be restarted: {names}")
     return _idle_or_active(evidence, family)
+
+
+def _why_disabled(evidence: Evidence, family: Family) -> str:
+    if evidence.configured(family) is not None or evidence.applied:
+        return "not enabled in Cilium"
+    if evidence.mute:
+        return "Cilium does not answer: whether it is enabled is not known"
+    return "there is no Cilium here"
 
 
 def _why_refused(evidence: Evidence, family: Family) -> str:

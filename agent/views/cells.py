@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from agent.views.report import bar
 from agent.views.traffic import Row
+from agent.views.width import shorten
 
 DASH = "-"
 _KIB = 1024
@@ -67,16 +68,6 @@ def spark(shares: Sequence[float | None], width: int) -> str:
     return "".join(drawn).rjust(width)
 
 
-def fit(text: str, width: int) -> str:
-    """At most `width` characters: the middle of a name is what tells least."""
-    if len(text) <= width:
-        return text
-    if width < 3:  # noqa: PLR2004  no room for an ellipsis
-        return text[:width]
-    head = (width - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
-
-
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Width of each column of a table, in order; `bar` is the part of >64 KiB."""
@@ -114,8 +105,8 @@ class Columns:
         """The text of each column, padded to its width."""
         shares = f"{percent(row.share):>{_PERCENT}} {bar(row.share or 0, self.bar)}"
         texts = {
-            "name": fit(row.name, self.widths["name"]),
-            "hook": row.hook,
+            "name": shorten(row.name, self.widths["name"]),
+            "hook": shorten(row.hook, self.widths["hook"]),
             "IP": row.family,
             "limit": limit(row.limit),
             "skb/s": si(row.skbs),

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """`check` for people: the JSON of agent.views.picture as text."""
 
-import textwrap
+from collections.abc import Mapping
 from typing import Any
 
-from agent.views.report import table
+from agent.views.who import cilium_words, no_findings
+from agent.views.width import WIDTH, table, wrap
 
-_WIDTH = 78
 _DASH = "-"
 # What nobody sees without a hook.
 _SEEN_BY = {
@@ -48,11 +48,17 @@ def _verdicts(picture: dict[str, Any]) -> list[str]:
         ]
         for name, family in picture["families"].items()
     ]
-    lines = table([head, *rows])
-    reasons = [
-        f"{name}: {family['reason']}" for name, family in picture["families"].items()
-    ]
-    return [*lines, "", *reasons]
+    lines = table([head, *rows], names=(0, 5))
+    return [*lines, "", *reason_lines(picture)]
+
+
+def reason_lines(picture: Mapping[str, Any], *, states: bool = False) -> list[str]:
+    """Why the verdict of each family is what it is; `states`: and what it is."""
+    lines = []
+    for name, family in picture["families"].items():
+        state = f"{family['state']}: " if states else ""
+        lines += wrap(f"{name}: {state}{family['reason']}", then="  ")
+    return lines
 
 
 def _devices(picture: dict[str, Any]) -> list[str]:
@@ -78,18 +84,17 @@ def _devices(picture: dict[str, Any]) -> list[str]:
                     ),
                 ]
             )
-    return table(rows)
+    return table(rows, names=(0, 1))
 
 
-def finding_lines(finding: dict[str, Any], width: int = _WIDTH) -> list[str]:
+def finding_lines(finding: dict[str, Any], width: int = WIDTH) -> list[str]:
     """A finding of at most `width` columns: what was seen, why, what to do."""
     families = ", ".join(finding["families"])
     indent = "    "
-    lines = textwrap.wrap(
+    lines = wrap(
         f"{finding['id']} {finding['severity']} ({families}): {finding['seen']}",
         width,
-        subsequent_indent=indent,
-        break_on_hyphens=False,
+        then=indent,
     )
     for label, text in (
         ("why", finding["why"]),
@@ -97,13 +102,7 @@ def finding_lines(finding: dict[str, Any], width: int = _WIDTH) -> list[str]:
         ("which", ", ".join(finding["subjects"])),
     ):
         if text:
-            lines += textwrap.wrap(
-                f"{label}: {text}",
-                width,
-                initial_indent=indent,
-                subsequent_indent=indent,
-                break_on_hyphens=False,
-            )
+            lines += wrap(f"{label}: {text}", width, first=indent, then=indent)
     return lines
 
 
@@ -112,10 +111,9 @@ def check_text(picture: dict[str, Any], who: str) -> str:
     `who` saw it.
     """
     seconds = picture["recent"]["seconds"]
-    cilium = picture["cilium"]
-    whose = f"Cilium {cilium['version']}" if cilium else "no Cilium"
+    what = f"Linux {picture['kernel']}, {cilium_words(picture)}"
     lines = [
-        f"Linux {picture['kernel']}, {whose}; {seconds:.0f} s of traffic, as seen by",
+        *wrap(f"{what}; {seconds:.0f} s of traffic, as seen by"),
         who,
         "",
         *_verdicts(picture),
@@ -124,7 +122,7 @@ def check_text(picture: dict[str, Any], who: str) -> str:
     for finding in picture["findings"]:
         lines += [*finding_lines(finding), ""]
     if not picture["findings"]:
-        lines += ["nothing is wrong as far as this node can see", ""]
+        lines += [*wrap(no_findings(picture)), ""]
     lines += _devices(picture)
     unseen = _unseen(picture)
     return "\n".join([*lines, *([""] if unseen else []), *unseen])
@@ -146,7 +144,13 @@ def _unseen(picture: dict[str, Any]) -> list[str]:
     for reason, count in picture["unrecorded"].items():
         if count and reason != "no_address":  # counted, if for no pod
             found.append(f"{count:,} packets since the agent started: {reason}")
+    foreign = picture.get("maps", {}).get("foreign_devices")
+    if foreign and foreign["used"] >= foreign["limit"]:
+        found.append(
+            f"single devices of other namespaces beyond the first {foreign['limit']}: "
+            "they are counted together"
+        )
     # An agent of an earlier version does not tell them.
     lost = picture.get("unknown_pods", ())
     found += [f"the size of {pod}: its device is not here" for pod in lost]
-    return [f"not seen: {each}" for each in found]
+    return [line for each in found for line in wrap(f"not seen: {each}", then="  ")]

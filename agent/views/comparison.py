@@ -2,21 +2,20 @@
 """Text and JSON of two measurements compared."""
 
 import json
-import textwrap
 from statistics import median
 from typing import Any
 
 from agent.snapshot.comparison import Compared, Measured, Row, Unit
 from agent.snapshot.interval import Interval
-from agent.views.report import percent, table
+from agent.views.report import percent
+from agent.views.width import beside, columns, table, wrap
 
 SCHEMA = "bigtcp.compare/v1"
-_WIDTH = 80
 _NAME = 10  # the longest that heads a column
 _DIGITS = 100  # from here on a number needs no decimals
+_UNITS = {"G": 1e9, "M": 1e6}  # of what is too long for a cell
 _FORMATS = {
     Unit.PER_SECOND: "{:,.0f}",
-    Unit.BYTES_PER_SECOND: "{:,.0f}",
     Unit.BYTES: "{:,.0f} B",
     Unit.PACKETS: "{:.1f}",
 }
@@ -42,6 +41,8 @@ def amount(value: float, unit: Unit) -> str:
     """A value in its unit."""
     if unit is Unit.SHARE:
         return percent(value)
+    if unit is Unit.BYTES_PER_SECOND:
+        return _short(value)
     if unit is Unit.MICROSECONDS:
         return f"{value:,.0f} µs" if value >= _DIGITS else f"{value:.1f} µs"
     return _FORMATS[unit].format(value)
@@ -61,18 +62,26 @@ def difference(row: Row) -> tuple[str, str]:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+,.0f}" if abs(value) >= _DIGITS else f"{value:+.1f}"
+    return _short(value, "+") if abs(value) >= _DIGITS else f"{value:+.1f}"
+
+
+def _short(value: float, sign: str = "") -> str:
+    """With commas; in four digits from a million on: 10 Gbit/s are 1.25 G bytes/s."""
+    for unit, size in _UNITS.items():
+        if abs(value) >= size:
+            return f"{value / size:{sign}.4g} {unit}"
+    return f"{value:{sign},.0f}"
 
 
 def compared_text(compared: Compared) -> str:
     """The comparison for people, without a trailing newline."""
     a, b = compared.a, compared.b
     names = [a.name, b.name]
-    if a.name == b.name or max(map(len, names)) > _NAME:
+    if a.name == b.name or max(map(columns, names)) > _NAME:
         names = ["A", "B"]
     lines = [*_measured("A", a), *_measured("B", b)]
     for note in compared.notes:
-        lines += textwrap.wrap(f"note: {note}", _WIDTH, subsequent_indent="  ")
+        lines += wrap(f"note: {note}", then="  ")
     for family, rows in compared.rows.items():
         cells = [[family, *names, "difference", "95 % interval", ""]]
         for row in rows:
@@ -94,10 +103,9 @@ def _measured(letter: str, measured: Measured) -> list[str]:
     about = "; ".join(
         f"{what} {told}" for what, told in measured.about.items() if told != "-"
     )
-    lines = textwrap.wrap(about, _WIDTH - 3)
     return [
-        f"{letter}  {measured.name} ({measured.path})",
-        *textwrap.indent("\n".join(lines), "   ").splitlines(),
+        *beside(f"{letter}  {measured.name}", f"({measured.path})"),
+        *wrap(about, first="   ", then="   "),
     ]
 
 

@@ -172,7 +172,15 @@ def _own_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     )
     for reason, count in snapshot.unrecorded.items():
         unrecorded.add_metric([reason], count)
-    yield from (build, attached, up, answered, errors, unrecorded)
+    fill = GaugeMetricFamily(
+        "bigtcp_map_fill_ratio",
+        "Entries of the BPF map over those that it has room for: lengths has a row for "
+        "each device, hook and IP family.",
+        labels=["map"],
+    )
+    for name, entries in snapshot.maps.items():
+        fill.add_metric([name], entries.used / entries.limit)
+    yield from (build, attached, up, answered, errors, unrecorded, fill)
 
 
 def _verdict_metrics(snapshot: Snapshot) -> Iterator[Metric]:

@@ -12,10 +12,13 @@ from typing import Any
 from agent.snapshot.sample import Line, Period, Sample
 from agent.views.arrange import View
 from agent.views.cells import limit, percent, si
-from agent.views.report import table
+from agent.views.check import reason_lines
 from agent.views.traffic import Traffic
+from agent.views.who import cilium_words
+from agent.views.width import beside, table, wrap
 
 SCHEMA = "bigtcp.top/v1"
+_TABLE_WIDTH = 120  # of 80 the names of pods would get 20
 
 
 def top_text(now: Sample, period: Period, who: str) -> str:
@@ -25,15 +28,15 @@ def top_text(now: Sample, period: Period, who: str) -> str:
     traffic = Traffic()
     traffic.put(now, period)
     picture = now.picture
-    cilium = picture.get("cilium")
-    whose = f"Cilium {cilium['version']}" if cilium else "no Cilium"
+    whose = cilium_words(picture)
     when = time.strftime("%Y-%m-%d %T", time.localtime(now.taken))
     lines = [
-        f"{picture.get('node') or 'this node'}, Linux {picture['kernel']}, {whose}",
-        f"{when}, {traffic.seconds:.1f} s, as seen by {who}",
+        *wrap(
+            f"{picture.get('node') or 'this node'}, Linux {picture['kernel']}, {whose}"
+        ),
+        *beside(f"{when}, {traffic.seconds:.1f} s, as seen by", who),
+        *reason_lines(picture, states=True),
     ]
-    for name, family in picture["families"].items():
-        lines.append(f"{name}: {family['state']}: {family['reason']}")
     rows = [row for row in View().arranged(traffic.rows) if row.skbs]
     if not rows:
         return "\n".join([*lines, "", "nothing passed"])
@@ -52,7 +55,8 @@ def top_text(now: Sample, period: Period, who: str) -> str:
         ]
         for row in rows
     ]
-    return "\n".join([*lines, "", *table([[*heads, "pkt/skb"], *cells])])
+    told = table([[*heads, "pkt/skb"], *cells], _TABLE_WIDTH, names=(0, 1))
+    return "\n".join([*lines, "", *told])
 
 
 def top_document(now: Sample, period: Period, who: str) -> dict[str, Any]:

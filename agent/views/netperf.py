@@ -6,17 +6,20 @@ from statistics import median
 
 from agent.record.netperf import Record, Run, Series
 from agent.snapshot.model import Lengths
-from agent.views.report import histograms, percent, table
+from agent.views.report import histograms, percent
+from agent.views.width import table, wrap
 
 
 def netperf_text(record: Record) -> str:
-    """The record for people, in 80 columns, without a trailing newline."""
+    """The record for people, in WIDTH columns, without a trailing newline."""
     test = record.test
     pinned = "" if test.cpu is None else f", on CPU {test.cpu}"
     runs = f"medians of {record.runs} runs of {test.seconds} s{pinned}"
     lines = [
-        f"netperf {test} to {record.server}, from {record.machine},",
-        f"Linux {record.kernel}; {runs}",
+        *wrap(
+            f"netperf {test} to {record.server}, from {record.machine}, "
+            f"Linux {record.kernel}; {runs}"
+        ),
         "",
         *_results(record),
     ]
@@ -33,7 +36,8 @@ def netperf_text(record: Record) -> str:
             f"{family} {its}" for family, its in record.node.states.items()
         )
         found = " ".join(record.node.findings)
-        lines += ["", f"The node's verdict: {told}" + (f"; {found}" if found else "")]
+        said = f"The node's verdict: {told}" + (f"; {found}" if found else "")
+        lines += ["", *wrap(said)]
     return "\n".join(lines)
 
 

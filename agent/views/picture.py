@@ -40,6 +40,11 @@ def picture(snapshot: Snapshot) -> dict[str, Any]:
         "findings": [asdict(finding) for finding in verdict.findings],
         "wanted": asdict(evidence.wanted) if evidence.wanted else None,
         "cilium": _cilium(snapshot),
+        "cilium_agent": {
+            "expected": evidence.has_cilium,
+            "answers": evidence.answers,
+            "pod": asdict(evidence.cilium_pod) if evidence.cilium_pod else None,
+        },
         "devices": [_device(link) for link in snapshot.links if not link.loopback],
         "pods": [_pod(pod) for pod in evidence.pods],
         "unknown_pods": evidence.unknown_pods,
@@ -55,6 +60,7 @@ def picture(snapshot: Snapshot) -> dict[str, Any]:
         },
         "attached": {str(hook): on for hook, on in snapshot.attached.items()},
         "unrecorded": snapshot.unrecorded,
+        "maps": {name: asdict(entries) for name, entries in snapshot.maps.items()},
         "edges": snapshot.edges,
         "counters": _counters(snapshot),
     }

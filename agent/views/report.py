@@ -2,14 +2,13 @@
 """Text and JSON of a demo."""
 
 import json
-import textwrap
 from typing import Any
 
 from agent.snapshot.experiment import Arm, Comparison, Demo, Gain
 from agent.snapshot.histogram import Histogram, used_slots
+from agent.views.width import WIDTH, table, wrap
 
 SCHEMA = "bigtcp.demo/v1"
-_WIDTH = 80  # of a terminal
 _LABEL = 9
 _KIB = 1024
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -35,18 +34,6 @@ def bar(share: float, width: int) -> str:
     return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
 
 
-def table(rows: list[list[str]]) -> list[str]:
-    """Lines of a table: first column to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
 def histograms(columns: dict[str, Histogram]) -> list[str]:
     """Histograms side by side, a bar for the share of skbs in each slot.
 
@@ -57,7 +44,7 @@ def histograms(columns: dict[str, Histogram]) -> list[str]:
     used = used_slots(columns.values())
     if not used:
         return ["nothing was counted"]
-    width = (_WIDTH - _LABEL) // len(columns) - 2
+    width = (WIDTH - _LABEL) // len(columns) - 2
     longest = width - 8  # beside a percentage
     head = "".join(f"  {name:<{width}}" for name in columns)
     lines = ["up to".rjust(_LABEL) + head]
@@ -70,7 +57,7 @@ def histograms(columns: dict[str, Histogram]) -> list[str]:
             line += f"  {drawn:<{longest}} {percent(share) if share else '':>7}"
         lines.append(line)
         if slot < len(edges) and edges[slot] == 64 * _KIB and slot != used[-1]:
-            lines.append(" 64 KiB · above: only with BIG TCP ".center(_WIDTH, "·"))
+            lines.append(" 64 KiB · above: only with BIG TCP ".center(WIDTH, "·"))
     return [line.rstrip() for line in lines]
 
 
@@ -119,9 +106,7 @@ def _results(comparison: Comparison) -> list[str]:
 def demo_text(demo: Demo) -> str:
     """The demo for people, without a trailing newline."""
     lines = [
-        *textwrap.wrap(
-            f"netperf TCP_RR 80000:80000, {demo.machine}, Linux {demo.kernel}.", _WIDTH
-        ),
+        *wrap(f"netperf TCP_RR 80000:80000, {demo.machine}, Linux {demo.kernel}."),
         (
             f"Medians of {len(demo.comparisons[0].arms[0].trials)} runs in turns of "
             f"{demo.test.seconds:g} s, both ends on one CPU."
@@ -135,8 +120,7 @@ def demo_text(demo: Demo) -> str:
         )
         for arm in comparison.arms:
             if arm.segmented_in_software:
-                cut = _cut(demo, comparison, arm)
-                lines += ["", *textwrap.wrap(cut, _WIDTH)]
+                lines += ["", *wrap(_cut(demo, comparison, arm))]
     for reason, count in demo.unrecorded.items():
         if count:
             lines += ["", f"{count:,} skbs were not counted ({reason})"]

@@ -110,7 +110,7 @@ class Traffic:
         return Row(
             key=key,
             name=shown(line.name) if key.cookie != _SUMMED else "(others)",
-            hook=HOOKS.get(key.hook, key.hook),
+            hook=HOOKS.get(key.hook, shown(key.hook)),
             family=_FAMILIES.get(key.family, "-"),
             scope=line.scope,
             limit=line.limit,

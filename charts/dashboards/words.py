@@ -18,4 +18,6 @@ FINDINGS = {
     "C15": "GRO merges nothing",
     "C18": "encryption",
     "C19": "pods from before netkit",
+    "C22": "Cilium does not answer",
+    "C25": "packets that could not be counted",
 }

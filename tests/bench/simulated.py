@@ -41,6 +41,9 @@ class Maps:
     def bpf_map_lookup_batch(  # noqa: PLR0917  as libbpf has it
         self, fd: int, at: Any, next_: Any, keys: Any, values: Any, count: Any, _: None
     ) -> int:
+        if fd not in self._maps:
+            real = self._library.bpf_map_lookup_batch
+            return int(real(fd, at, next_, keys, values, count, None))
         total, all_keys, all_values = self._maps[fd]
         begin = at._obj.value if at else 0
         end = min(begin + count._obj.value, total)
@@ -85,7 +88,7 @@ def probes(
 
 
 def _devices(loaded: Probes, peers: dict[DeviceId, DeviceId]) -> tuple[Array, Array]:
-    key, leaf = loaded._devices.dtypes
+    key, leaf = loaded._devices["devices"].dtypes
     keys, leaves = np.zeros(len(peers), key), np.zeros(len(peers), leaf)
     for at, (device, peer) in enumerate(peers.items()):
         keys[at]["netns"], keys[at]["ifindex"] = device.netns, device.ifindex

@@ -51,6 +51,9 @@ def test_each_command_is_for_one_node_or_for_all(chart: Path) -> None:
     )
     assert some in text
     assert "some nodes only" not in notes(chart, "--set=cilium.enabled=false")
+    assert "have no priority class" in text
+    given = notes(chart, "--set=priorityClassName=system-node-critical")
+    assert "priority" not in given
     assert "WARNING" not in text
 
 

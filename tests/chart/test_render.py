@@ -129,6 +129,9 @@ def test_rbac() -> None:
     assert rules() == {"Role": role, "ClusterRole": [node]}
     watching = rules("--set=kubernetes.watchPods=true")
     assert watching == {"Role": role, "ClusterRole": [node, pods]}
+    listing = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}
+    asking = rules("--set=kubernetes.ciliumPod=true")
+    assert asking == {"Role": [*role, listing], "ClusterRole": [node]}
     assert rules("--set=kubernetes.enabled=false") == {}
     assert rules("--set=rbac.create=false") == {}
     without = helm.template("--set=kubernetes.enabled=false")

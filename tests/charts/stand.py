@@ -34,7 +34,7 @@ from tests.kernel.nodes import (
 )
 from tests.process import agent
 from tests.prometheus import Prometheus, prometheus
-from tests.sources.agent import Answers, answering, recorded
+from tests.sources.agent import Answers, answering, pod_endpoint, recorded
 from tests.sources.agent import agent as cilium
 
 LEGACY, BIG = 65536, 196608
@@ -56,23 +56,18 @@ def words(node: Node, size: int) -> Answers:
             "maxGRO": size,
         }
     answers["/v1/endpoint"] = [
-        {
-            "id": pod.host,
-            "status": {
-                "external-identifiers": {
-                    "k8s-namespace": "default",
-                    "k8s-pod-name": pod.space.name,
-                },
-                "networking": {
-                    "addressing": [
-                        {str(family): pod.addresses[family] for family in FAMILIES}
-                    ],
-                    "interface-index": pod.host,
-                    "interface-name": pod.device,
-                },
-                "state": "ready",
+        pod_endpoint(
+            pod.host,
+            "default",
+            pod.space.name,
+            **{
+                "addressing": [
+                    {str(family): pod.addresses[family] for family in FAMILIES}
+                ],
+                "interface-index": pod.host,
+                "interface-name": pod.device,
             },
-        }
+        )
         for pod in node.pods
     ]
     return answers

@@ -24,6 +24,7 @@ from agent.snapshot.experiment import Netperf
 from tests.cluster import cgroups, image, nodes
 from tests.cluster.host import BRIDGE
 from tests.cluster.processes import WITH_US, find
+from tests.sources.agent import pod_name
 
 HERE = Path(__file__).parent
 CACHE = (
@@ -87,12 +88,12 @@ class Cluster:
         names = "--output=jsonpath={.items[*].metadata.name}"
 
         def old_ones_are_gone() -> bool:
-            pods = set(self.kubectl("get", "pods", names).split())
+            pods = self.kubectl("get", "pods", names).split()
+            pods_in_default = {f"default/{pod}" for pod in pods}
             endpoints = [
                 each for node in self.nodes for each in node.cilium("endpoint")
             ]
-            owners = [each["status"]["external-identifiers"] for each in endpoints]
-            return {owner["k8s-pod-name"] for owner in owners} == pods
+            return {pod_name(each) for each in endpoints} == pods_in_default
 
         wait_until(old_ones_are_gone, "the old pods to be gone", _SECONDS)
 

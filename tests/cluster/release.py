@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -81,8 +82,11 @@ class Release:
     def who_checks(self, node: str) -> str:
         """Whom `check` asks, by its text."""
         said = self._exec(node, "bigtcp-agent", "check").stdout
-        _, _, rest = said.partition("as seen by\n")
-        return rest.splitlines()[0]
+        found = re.search(
+            r"as\s+seen\s+by\n(.+)", said
+        )  # a long kernel's name wraps it
+        assert found, said
+        return found[1]
 
     def _exec(self, node: str, *argv: str) -> "subprocess.CompletedProcess[str]":
         pod = self.pods()[node]["metadata"]["name"]

@@ -32,10 +32,12 @@ def test_ready_on_both_nodes_with_two_capabilities(release: Release) -> None:
     for node in release.cluster.nodes:
         pid = releases.process_on(release, node.name)
         status = releases.status(pid)
-        for kind in ("CapPrm", "CapEff", "CapBnd"):
-            assert int(status[kind], 16) == BPF_AND_PERFMON
+        assert int(status["CapBnd"], 16) == BPF_AND_PERFMON
+        for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+            assert int(status[kind], 16) == 0  # dropped while it started
         assert status["NoNewPrivs"] == "1"
-        assert status["Seccomp"] == "2"  # a filter
+        assert status["Seccomp"] == "2"  # filters: the runtime's, and its own
+        assert int(status["Seccomp_filters"]) >= 2
         with open(f"/proc/{pid}/mounts") as file:
             mounts = {line.split()[1]: line.split()[3] for line in file}
         for mount in ("/", "/var/run/cilium"):

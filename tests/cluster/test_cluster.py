@@ -17,6 +17,7 @@ from tests.cluster import stages
 from tests.cluster.cluster import BIG, LEGACY, STATE, Cluster
 from tests.cluster.nodes import Node
 from tests.process import COMMAND
+from tests.sources.agent import URLS, fields, fields_of, pod_name
 
 FAMILIES = ("ipv4", "ipv6")
 
@@ -75,9 +76,8 @@ def test_an_endpoint_is_a_pod_and_its_device(cluster: Cluster) -> None:
         cluster.nodes, ("netperf-client", "netperf-server"), strict=True
     ):
         (endpoint,) = node.cilium("endpoint")
-        names = endpoint["status"]["external-identifiers"]
         network = endpoint["status"]["networking"]
-        assert names["pod-name"].startswith(f"default/{app}-")
+        assert pod_name(endpoint).startswith(f"default/{app}-")
         device = pod_devices(node)[network["interface-name"]]
         assert device.ifindex == network["interface-index"]
         assert device.mac == network["host-mac"]
@@ -85,6 +85,15 @@ def test_an_endpoint_is_a_pod_and_its_device(cluster: Cluster) -> None:
         assert {family: addresses[family] for family in FAMILIES} == (
             cluster.pod_addresses(app)
         )
+
+
+def test_the_stand_in_answers_what_the_real_agent_answers(cluster: Cluster) -> None:
+    """Not every field, but none that Cilium's own agent does not have."""
+    known = fields_of("1.20.2")
+    for node in cluster.nodes:
+        for url in URLS:
+            answer = node.cilium(url.removeprefix("/v1/"))
+            assert fields(answer, url) - known == set(), url
 
 
 def test_a_restart_of_cilium_keeps_the_pods(cluster: Cluster) -> None:

@@ -32,15 +32,17 @@ Said = dict[str, Any]  # states, findings and more, in one form for all who tell
 
 @contextlib.contextmanager
 def running_agent(node: Node) -> Iterator[subprocess.Popen[str]]:
-    """An agent on a node, as the DaemonSet's would be: its network is the node's."""
+    """An agent on a node, as the DaemonSet's would be: its network is the node's, and
+    so are its files: without capabilities it may not look into /proc/PID/root.
+    """
     flags = (
         *("--listen", "127.0.0.1:19715"),
-        *("--cilium-socket", f"{node.root}/run/cilium/cilium.sock"),
+        *("--cilium-socket", "/run/cilium/cilium.sock"),
         *("--node-name", node.name, "--kubeconfig", str(STATE / "kubeconfig")),
         *("--max-pods", "16"),
     )
     process = subprocess.Popen(
-        Namespace.command(node, *AGENT, "run", *flags),
+        node.command(*AGENT, "run", *flags),
         stderr=subprocess.PIPE,
         text=True,
     )

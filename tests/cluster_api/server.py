@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agent.lab.netns import wait_until
+from agent.lab.netns import Namespace, wait_until, with_us
 from tests.process import free_ports
 
 _CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -31,14 +31,21 @@ class ApiServer:
     """Made by `start`, gone with `stop`; `kill` and `serve` may come in between.
 
     Without `cached` watches are etcd's own: a compacted version is gone at once.
-    `program` is the cluster's, or that of another version.
+    `program` is the cluster's, or that of another version. With `within` both
+    servers and kubectl run in that network namespace.
     """
 
     def __init__(
-        self, folder: Path, *, cached: bool = True, program: str = "kube-apiserver"
+        self,
+        folder: Path,
+        *,
+        cached: bool = True,
+        program: str = "kube-apiserver",
+        within: Namespace | None = None,
     ) -> None:
         self.folder = folder
         self.program = program
+        self._within = within
         self._cached = str(cached).lower()
         self._etcd_port, self._peer_port, self.port = free_ports(3)
         self._etcd: subprocess.Popen[bytes] | None = None
@@ -126,12 +133,12 @@ class ApiServer:
         """As admin; `manifest` is an object, or text, for `-f -`."""
         text = manifest if isinstance(manifest, str) else json.dumps(manifest)
         done = subprocess.run(
-            [
-                BIN / "kubectl",
+            self._command(
+                str(BIN / "kubectl"),
                 f"--kubeconfig={self.kubeconfig('admin')}",
                 *line.split(),
                 *more,
-            ],
+            ),
             input=text,
             capture_output=True,
             text=True,
@@ -154,16 +161,20 @@ class ApiServer:
     def _run(self, program: str, *argv: str) -> subprocess.Popen[bytes]:
         with (self.folder / f"{program}.log").open("ab") as log:
             return subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", str(BIN / program), *argv],
-                stdout=log,
-                stderr=log,
+                self._command(str(BIN / program), *argv), stdout=log, stderr=log
             )
+
+    def _command(self, *argv: str) -> list[str]:
+        return self._within.command(*argv) if self._within else with_us(*argv)
 
     def _ready(self) -> bool:
         assert self._server
         if self._server.poll() is not None:
             log = (self.folder / f"{self.program}.log").read_text()
             raise AssertionError(log[-2000:])
+        return self._within.call(self._answers) if self._within else self._answers()
+
+    def _answers(self) -> bool:
         try:
             trust = ssl.create_default_context(
                 cafile=f"{self.folder}/certs/apiserver.crt"

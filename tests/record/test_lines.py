@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Records of `top`: what was written is read; what is corrupt says where."""
 
+import errno
+import io
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,31 @@ def test_a_record_that_is_closed_takes_no_more(tmp_path: Path) -> None:
     before = path.read_text()
     record.add({})
     assert path.read_text() == before
+
+
+class FullAtTheEnd(io.StringIO):
+    """A file that takes all, and is refused when it is closed, as NFS may do it."""
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+
+def test_a_disk_that_is_full_only_at_the_end(tmp_path: Path) -> None:
+    """Another error on the way out is not hidden by it."""
+
+    def write(name: str, error: type[Exception] | None) -> None:
+        with Writer(str(tmp_path / name)) as record:
+            record._file.close()
+            record._file = FullAtTheEnd()
+            if error:
+                raise error
+
+    with pytest.raises(RecordError, match="a cannot be written: disk quota exceeded"):
+        write("a", None)
+    with pytest.raises(ZeroDivisionError):
+        write("b", ZeroDivisionError)
 
 
 def test_nothing_is_written_over(path: Path) -> None:
@@ -123,7 +150,7 @@ def test_what_is_no_record(path: Path, tmp_path: Path) -> None:
     for name, why in (
         (path, "holds no sample"),
         (tmp_path, "is a directory"),
-        (Path("/dev/zero"), "is no file"),
+        (Path("/dev/zero"), "is not a regular file"),
         (tmp_path / "none", "no such file"),
         (Path("/proc/self/exe"), "this is no record"),
     ):

@@ -66,7 +66,6 @@ class FakeProbes:
         self.attached = dict.fromkeys(
             (Hook.NET_DEV_START_XMIT, Hook.NETIF_RECEIVE_SKB), True
         )
-        self.capacity = 1000
         self.failing = False
         self.reading = Reading(EDGES, {}, {}, {"map_full": 0})
 

@@ -14,7 +14,16 @@ from agent.snapshot.collector import (
     Collector,
 )
 from agent.snapshot.lately import RECENT_SECONDS
-from agent.snapshot.model import DeviceId, Family, Hook, Link, RowKey, Scope
+from agent.snapshot.model import (
+    SHARED_DEVICE,
+    DeviceId,
+    Family,
+    Hook,
+    Link,
+    MapEntries,
+    RowKey,
+    Scope,
+)
 from agent.snapshot.naming import Naming
 from agent.snapshot.sources import Surroundings
 from agent.views.exporter import series
@@ -320,13 +329,27 @@ def test_what_still_counts_or_still_stands_is_kept() -> None:
 
 def test_a_map_that_fills_up_loses_its_patience() -> None:
     world = World()
-    world.probes.capacity = 2
     world.probes.put(40, 3, lengths(1))
     world.probes.put(41, 3, lengths(1))
     world.collector.snapshot()
     world.now = GRACE_SECONDS
     world.probes.put(42, 3, lengths(1))
+    maps = {"lengths": MapEntries(3, 1000), "foreign_devices": MapEntries(3, 5)}
+    world.probes.reading = replace(world.probes.reading, maps=maps)
     assert set(world.scopes()) == {42}
+
+
+def test_the_row_that_foreign_devices_share_is_never_dropped() -> None:
+    """It is nobody's device, and not waited for as one that is not introduced yet."""
+    world = World()
+    world.probes.put(SHARED_DEVICE.netns, SHARED_DEVICE.ifindex, lengths(7))
+    world.probes.reading = replace(world.probes.reading, devices={})
+    world.collector.snapshot()
+    world.now = 2 * SILENCE_SECONDS
+    (device,) = world.collector.snapshot().devices
+    assert (device.id, device.scope) == (SHARED_DEVICE, Scope.OTHER)
+    assert (device.name, device.device) == ("(many devices)", None)
+    assert world.probes.reading.rows
 
 
 def test_a_source_that_fails_keeps_its_last_answer() -> None:

@@ -51,14 +51,14 @@ def test_no_traffic_is_no_evidence() -> None:
 
 def test_big_although_nobody_asked() -> None:
     world = World()
-    world.applied = None
+    world.applied, world.left = None, False
     assert world.told() == ([State.UNMANAGED, State.UNMANAGED], [])
 
 
 def test_a_pod_at_64_kib_where_nobody_asked() -> None:
     """The uplink was raised by hand, and there is no Cilium."""
     world = World()
-    world.applied = None
+    world.applied, world.left = None, False
     world.resize("lxc1", DOWN)
     assert world.told() == ([State.UNMANAGED, State.UNMANAGED], [])
     assert len(Evidence(world.snapshot).pods) == 1

@@ -10,6 +10,7 @@ from agent.kernel.contract import Contract, bpf_directory
 from agent.snapshot.cilium import (
     Applied,
     BigTcp,
+    CiliumPod,
     ClusterState,
     DaemonConfig,
     Endpoint,
@@ -46,8 +47,10 @@ IPV4, IPV6 = Family.IPV4, Family.IPV6
 POD, HOST_SIDE, UPLINK, PORT = 40, 9, 2, 70  # netns, ifindexes, a foreign netns
 # As an earlier start of Cilium left it, without BIG TCP.
 BEFORE = DaemonConfig({}, "native", "veth", False, True, False, False)
-# What a finding that has no number may have seen: Cilium's own words.
-WORDS = re.compile(r"\d|Legacy|iptables|False|tunnel|IPsec|Wireguard|ipip|geneve")
+# What a finding that has no number may have seen: Cilium's own words, its socket.
+WORDS = re.compile(
+    r"\d|Legacy|iptables|False|tunnel|IPsec|Wireguard|ipip|geneve|socket"
+)
 
 
 def counted(small: int, big: int, length: int = 1000) -> Lengths:
@@ -93,13 +96,28 @@ class World:
             device_mtu=1500,
             config=DaemonConfig({}, "", "", None, None, None, None),
             endpoints=(
-                Endpoint(1, "ready", HOST_SIDE, "lxc1", "", "", (), "default", "web"),
+                Endpoint(
+                    id=1,
+                    state="ready",
+                    ifindex=HOST_SIDE,
+                    interface="lxc1",
+                    mac="",
+                    host_mac="",
+                    addresses=(),
+                    namespace="default",
+                    pod="web",
+                    is_pod=True,
+                ),
             ),
         )
         self.configured: bool | None = None
         self.values: dict[str, str] = {}  # the rest of the ConfigMap
         self.answers = self.left = True
         self.pods: tuple[Pod, ...] | None = None
+        self.cilium_pods: tuple[CiliumPod, ...] | None = None
+        self.stored: tuple[Endpoint, ...] = ()
+        self.problems: dict[str, str] = {}
+        self.errors = 0  # of Cilium's agent
         self.runtime: RuntimeConfig | None = None
         self.too_big = 0
         self.attached = dict.fromkeys(Hook, True)
@@ -188,7 +206,7 @@ class World:
             value = str(self.configured).lower()
             values = {"enable-ipv4-big-tcp": value, "enable-ipv6-big-tcp": value}
             wanted = Wanted(values | self.values, True, {}, None, 0)
-            cluster = ClusterState(wanted, self.pods, {}, {})
+            cluster = ClusterState(wanted, self.pods, {}, {}, self.cilium_pods)
         self.snapshot = Snapshot(
             taken=0,
             started=0,
@@ -199,12 +217,14 @@ class World:
             retired={},
             unrecorded={},
             attached=self.attached,
-            sources={"cilium": Source(self.answers, 0)},
+            sources={"cilium": Source(self.answers, self.errors)},
             kernel="6.18",
             recent=Recent(30, self.rows, self.too_big),
             applied=self.applied,
             runtime=self.runtime,
             cilium_left=self.left,
+            stored_endpoints=self.stored,
+            problems=self.problems,
             cluster=cluster,
         )
         self.verdict = judge(self.snapshot)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Cilium 1.13 to 1.20 say, in their own words."""
+"""What Cilium 1.15 to 1.20 say, recorded; and 1.13, by its models alone."""
 
 import contextlib
+import ipaddress
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,9 @@ from agent.settings import Cluster
 from agent.snapshot.cilium import Applied, BigTcp, PodSizes
 from agent.snapshot.datapath import as_it_runs
 from agent.snapshot.model import Family
-from tests.sources.agent import agent, answering, recorded
+from tests.sources.agent import VERSIONS, Answers, agent, answering, recorded
 
-RECORDED = ("1.15.19", "1.20.2")
+LEGACY, BIG = 65536, 196608
 
 
 def of(health: Any = None, config: Any = None, endpoints: Any = None) -> Applied:
@@ -33,47 +35,103 @@ def of(health: Any = None, config: Any = None, endpoints: Any = None) -> Applied
     )
 
 
-@pytest.mark.parametrize("version", RECORDED)
-def test_what_its_own_models_write(version: str, tmp_path: Path) -> None:
-    path = tmp_path / "cilium.sock"
-    with agent(path, answering(recorded(version)["on"])):
+def understood(answers: Answers, folder: Path) -> Applied:
+    """What is understood of a recording, asked by a socket."""
+    path = folder / "cilium.sock"
+    with agent(path, answering(answers)):
         found = read_applied(str(path), seconds=30, wall=lambda: 7.0)
     assert found
+    return found
+
+
+def big(size: int) -> BigTcp:
+    return BigTcp(size > LEGACY, size, size)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_on(version: str, tmp_path: Path) -> None:
+    found = understood(recorded(version)["on"], tmp_path)
     assert (found.read, found.version, found.state) == (7.0, version, "Ok")
     assert found.message == ""
-    assert found.big_tcp == {
-        Family.IPV4: BigTcp(enabled=True, max_gso=196608, max_gro=196608),
-        Family.IPV6: BigTcp(enabled=False, max_gso=65536, max_gro=65536),
-    }
-    assert found.pod_sizes == {
-        Family.IPV4: PodSizes(196608, 196608),
-        Family.IPV6: PodSizes(65536, 65536),
-    }
-    assert found.devices == ("eth0", "eth1")
+    assert found.big_tcp == {Family.IPV4: big(BIG), Family.IPV6: big(BIG)}
+    assert found.pod_sizes == dict.fromkeys(found.big_tcp, PodSizes(BIG, BIG))
+    assert found.devices == ("eth0",)
     assert as_it_runs(found).replaces_kube_proxy
     assert (found.host_routing, found.masquerading) == ("BPF", "BPF")
     assert (found.routing_mode, found.datapath_mode) == ("native", "veth")
     assert (found.encryption, found.cni_chaining) == ("Disabled", "none")
-    assert (found.load_balancer_mode, found.dsr_dispatch) == ("DSR", "Geneve")
+    assert found.load_balancer_mode == "SNAT"
     assert found.device_mtu == 1500
     assert found.config.host_legacy_routing is False
-    pod, host = found.endpoints
-    assert (pod.id, pod.namespace, pod.pod) == (1234, "default", "netperf-client")
-    assert (pod.ifindex, pod.interface, pod.state) == (12, "lxc0123", "ready")
-    assert (pod.mac, pod.host_mac) == ("5a:00:00:00:00:01", "5a:00:00:00:00:02")
-    assert pod.addresses == ("10.244.1.7", "fd00:244:1::7")
-    assert (host.interface, host.ifindex, host.pod) == ("cilium_host", 0, "")
 
 
-@pytest.mark.parametrize("version", RECORDED)
-def test_off_and_legacy(version: str, tmp_path: Path) -> None:
-    path = tmp_path / "cilium.sock"
-    with agent(path, answering(recorded(version)["off"])):
-        found = read_applied(str(path), seconds=30)
-    assert found
-    assert found.big_tcp[Family.IPV4] == BigTcp(False, 65536, 65536)
-    assert found.host_routing == "Legacy"
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("state", ["off", "on", "on-old-pods"])
+def test_pods(version: str, state: str, tmp_path: Path) -> None:
+    """With their names, also after the agent has restored them."""
+    found = understood(recorded(version)[state], tmp_path)
+    pods = [endpoint for endpoint in found.endpoints if endpoint.is_pod]
+    assert [(pod.namespace, pod.pod) for pod in pods] == [
+        ("default", "p1"),
+        ("default", "p2"),
+    ]
+    for pod in pods:
+        assert pod.ifindex > 1
+        assert pod.interface.startswith("lxc")
+        assert pod.state == "ready"
+        assert pod.mac.startswith("5a:00:")
+        assert pod.host_mac.startswith("5a:00:")
+        assert [ipaddress.ip_address(each).version for each in pod.addresses] == [4, 6]
+    (host,) = (endpoint for endpoint in found.endpoints if not endpoint.is_pod)
+    assert (host.interface, host.pod) == ("cilium_host", "")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("state", "ipv4", "ipv6"),
+    [
+        ("off", LEGACY, LEGACY),
+        ("ipv4-only", BIG, LEGACY),
+        ("ipv6-only", LEGACY, BIG),
+    ],
+)
+def test_a_family_alone(
+    version: str, state: str, ipv4: int, ipv6: int, tmp_path: Path
+) -> None:
+    found = understood(recorded(version)[state], tmp_path)
+    assert found.big_tcp == {Family.IPV4: big(ipv4), Family.IPV6: big(ipv6)}
+    assert found.pod_sizes[Family.IPV4] == PodSizes(ipv4, ipv4)
+    assert found.pod_sizes[Family.IPV6] == PodSizes(ipv6, ipv6)
+    assert (found.host_routing, found.masquerading) == ("BPF", "BPF")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_without_ipv6(version: str, tmp_path: Path) -> None:
+    found = understood(recorded(version)["ipv6-disabled"], tmp_path)
+    assert found.big_tcp[Family.IPV4] == big(BIG)
+    assert not found.big_tcp[Family.IPV6].enabled
+    addresses = [each for pod in found.endpoints for each in pod.addresses]
+    assert [each for each in addresses if ":" in each] == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_legacy(version: str, tmp_path: Path) -> None:
+    """Without eBPF masquerading Cilium falls back to the legacy routing."""
+    found = understood(recorded(version)["legacy"], tmp_path)
+    assert (found.host_routing, found.masquerading) == ("Legacy", "iptables")
     assert found.config.host_legacy_routing is True
+    assert found.config.bpf_masquerade is False
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_failure_is_told_in_its_words(version: str, tmp_path: Path) -> None:
+    """The API server is gone, or its CNI file cannot be written: all else it answers
+    as before.
+    """
+    found = understood(recorded(version)["failure"], tmp_path)
+    assert (found.state, found.version) == ("Failure", version)
+    assert re.match("Kubernetes service is not|Could not write CNI", found.message)
+    assert found.big_tcp[Family.IPV4] == big(BIG)
 
 
 def test_where_cilium_never_was(tmp_path: Path) -> None:
@@ -90,10 +148,10 @@ def test_where_cilium_never_was(tmp_path: Path) -> None:
     assert left_anything(f"{where}/state/{'x' * 300}/cilium.sock")  # who can tell
 
 
-@pytest.mark.parametrize("version", RECORDED)
+@pytest.mark.parametrize("version", VERSIONS)
 def test_the_runtime_file(version: str, tmp_path: Path) -> None:
     path = tmp_path / "agent-runtime-config.json"
-    path.write_text(json.dumps(recorded(version)["runtime"]))
+    path.write_text(json.dumps(recorded(version)["on"]["runtime"]))
     os.utime(path, (1e9, 1e9))
     found = read_runtime_config(str(path))
     assert found
@@ -102,7 +160,6 @@ def test_the_runtime_file(version: str, tmp_path: Path) -> None:
     assert found.config.datapath_mode == "veth"
     assert found.config.host_legacy_routing is False
     assert found.config.bpf_masquerade is True
-    assert found.config.big_tcp == {}
 
 
 def test_no_runtime_file(tmp_path: Path) -> None:
@@ -120,8 +177,8 @@ def test_a_runtime_file_that_is_none(text: str, tmp_path: Path) -> None:
 
 
 def test_1_13() -> None:
-    """BIG TCP for IPv6 alone, and no word of it in the status; Tunnel is mode and
-    protocol in one; kube-proxy's replacement is strict."""
+    """By its models, not recorded: BIG TCP for IPv6 alone, and no word of it in the
+    status; Tunnel is mode and protocol in one; kube-proxy's replacement is strict."""
     flags = {"EnableIPv6BIGTCP": True, "Tunnel": "disabled"}
     found = of(
         {

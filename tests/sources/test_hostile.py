@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Cilium socket that lies, stalls, floods or breaks off: one sentence, in time."""
 
+import contextlib
 import json
 import threading
 import time
@@ -13,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.cluster.cilium import read_applied
+from agent.cluster.relay import Relay
+from agent.snapshot.cilium import Applied
 from tests.sources.agent import (
     Behaviour,
     agent,
@@ -58,12 +61,16 @@ ENOUGH = "longer than|without end|no answer within"  # whichever comes first
 
 
 def is_told(behave: Behaviour, sentence: str, folder: Path, seconds: float) -> None:
-    """Of a Cilium that behaves so this sentence is told, and no other."""
+    """Of a Cilium that behaves so this sentence is told, and no other: to who asks
+    it, and to who has it asked.
+    """
     path = folder / "cilium.sock"
-    with agent(path, behave), pytest.raises(OSError, match=sentence) as caught:
-        read_applied(str(path), seconds=seconds, most=1_000_000)
-    assert "cilium.sock" in str(caught.value) or "Cilium" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    with agent(path, behave), Relay(str(path)) as relay:
+        for through in (None, relay):
+            with pytest.raises(OSError, match=sentence) as caught:
+                read_applied(str(path), seconds=seconds, most=1_000_000, relay=through)
+            assert "cilium.sock" in str(caught.value) or "Cilium" in str(caught.value)
+            assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -131,15 +138,24 @@ def test_twenty_megabytes(tmp_path: Path) -> None:
         read_applied(str(path), seconds=30)
 
 
-def test_no_socket_is_absent_and_a_dead_one_has_failed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("through", ["itself", "a relay"])
+def test_no_socket_is_absent_and_a_dead_one_has_failed(
+    through: str, tmp_path: Path
+) -> None:
     path = tmp_path / "cilium.sock"
-    assert read_applied(str(path), seconds=30) is None
-    with agent(path, answering(GOOD)):
-        assert read_applied(str(path), seconds=30)
-    with pytest.raises(OSError, match="nobody listens"):
-        read_applied(str(path), seconds=30)
-    path.unlink()
-    assert read_applied(str(path), seconds=30) is None
+    with contextlib.ExitStack() as stack:
+        relay = stack.enter_context(Relay(str(path))) if through == "a relay" else None
+
+        def read() -> Applied | None:
+            return read_applied(str(path), seconds=30, relay=relay)
+
+        assert read() is None
+        with agent(path, answering(GOOD)):
+            assert read()
+        with pytest.raises(OSError, match="nobody listens"):
+            read()
+        path.unlink()
+        assert read() is None
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "loop", "long"])
@@ -152,8 +168,10 @@ def test_a_path_that_is_no_socket(kind: str, tmp_path: Path) -> None:
             path.mkdir()
         case "loop":
             path.symlink_to(path)
-    with pytest.raises(OSError, match="GET /v1/healthz at"):
-        read_applied(str(path), seconds=30)
+    with Relay(str(path)) as relay:
+        for through in (None, relay):
+            with pytest.raises(OSError, match="GET /v1/healthz at"):
+                read_applied(str(path), seconds=30, relay=through)
 
 
 def test_replaced_while_running(tmp_path: Path) -> None:

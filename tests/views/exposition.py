@@ -22,6 +22,7 @@ from agent.snapshot.model import (
     Family,
     Hook,
     Lengths,
+    MapEntries,
     Sizes,
     Source,
 )
@@ -57,7 +58,7 @@ def counted(edges: tuple[int, ...], small: int, big: int) -> Lengths:
 
 def endpoint(ifindex: int, name: str) -> Endpoint:
     return Endpoint(
-        ifindex, "ready", ifindex, f"lxc{ifindex}", "", "", (), "default", name
+        ifindex, "ready", ifindex, f"lxc{ifindex}", "", "", (), "default", name, True
     )
 
 
@@ -89,7 +90,15 @@ def busy_node(cards: int, most: int, edges: tuple[int, ...] = EDGES) -> Snapshot
     probes, seconds = FakeProbes(), 0.0
     probes.attached = dict.fromkeys(HOOKS, True) | {Hook.NAPI_GRO_RECEIVE_ENTRY: False}
     unrecorded = {"map_full": 11, "no_memory": 0, "no_device": 2, "no_address": 3}
-    probes.reading = replace(probes.reading, edges=edges, unrecorded=unrecorded)
+    maps = {
+        "lengths": MapEntries(4096, 16384),
+        "devices": MapEntries(8192, 16384),
+        "foreign_devices": MapEntries(512, 512),
+        "foreign_big_devices": MapEntries(0, 128),
+    }
+    probes.reading = replace(
+        probes.reading, edges=edges, unrecorded=unrecorded, maps=maps
+    )
     names = {2 + number: f"eth{number}" for number in range(cards)}
     names |= {ifindex: f"lxc{ifindex}" for ifindex in PODS}
     links = [link(1, "lo", loopback=True)]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from agent.node import _NOT_ASKED
 from agent.snapshot.cilium import RuntimeConfig
 from agent.snapshot.collector import Collector
-from agent.snapshot.model import Hook, Link, Source
+from agent.snapshot.model import Hook, Link, MapEntries, Source
 from agent.snapshot.sources import Surroundings, Told
 from agent.views.check import check_text
 from agent.views.picture import picture
@@ -17,7 +17,8 @@ CILIUM = understood(recorded("1.20.2")["on"])
 NOW = 1e9
 
 
-POD = link(12, "lxc0123")  # the host's side
+# The host's side of each pod.
+PODS = [link(each.ifindex, each.interface) for each in CILIUM.endpoints if each.is_pod]
 
 
 def unseen(probes: FakeProbes, around: Surroundings, *pods: Link) -> list[str]:
@@ -39,7 +40,7 @@ def all_there() -> tuple[FakeProbes, Surroundings]:
 
 
 def test_all_is_seen() -> None:
-    assert unseen(*all_there(), POD) == []
+    assert unseen(*all_there(), *PODS) == []
 
 
 def test_hooks_that_are_not_attached() -> None:
@@ -49,7 +50,7 @@ def test_hooks_that_are_not_attached() -> None:
     probes, around = all_there()
     probes.attached[Hook.NET_DEV_QUEUE] = False
     del probes.attached[Hook.NETIF_RECEIVE_SKB]
-    assert unseen(probes, around, POD) == [
+    assert unseen(probes, around, *PODS) == [
         "what is received: netif_receive_skb is not attached",
         "what is cut in software: net_dev_queue is not attached",
     ]
@@ -60,26 +61,35 @@ def test_packets_that_found_no_room() -> None:
     counts = {"map_full": 1234, "no_memory": 0, "no_address": 7}
     probes.reading = replace(probes.reading, unrecorded=counts)
     said = ["1,234 packets since the agent started: map_full"]
-    assert unseen(probes, around, POD) == said
+    assert unseen(probes, around, *PODS) == said
+
+
+def test_devices_of_other_namespaces_that_are_counted_together() -> None:
+    probes, around = all_there()
+    for used, told in ((511, []), (512, ["single devices of other namespaces"])):
+        maps = {"foreign_devices": MapEntries(used, 512)}
+        probes.reading = replace(probes.reading, maps=maps)
+        found = unseen(probes, around, *PODS)
+        assert [line.partition(" beyond the first 512: ")[0] for line in found] == told
 
 
 def test_what_is_kept_of_the_mute_has_an_age() -> None:
     probes, around = all_there()
     mute = Told(CILIUM, Source(False, 7, NOW - 40), "no answer within 3 s")
-    assert unseen(probes, replace(around, applied=lambda: mute), POD) == [
+    assert unseen(probes, replace(around, applied=lambda: mute), *PODS) == [
         "cilium: no answer within 3 s; shown is what it said 40 s ago"
     ]
 
 
 def test_a_pod_whose_device_is_not_here() -> None:
-    assert unseen(*all_there()) == [
-        "the size of default/netperf-client: its device is not here"
+    assert unseen(*all_there(), PODS[1]) == [
+        "the size of default/p1: its device is not here"
     ]
 
 
 def test_who_is_not_asked() -> None:
     probes, around = all_there()
-    assert unseen(probes, replace(around, cluster=lambda: _NOT_ASKED), POD) == [
+    assert unseen(probes, replace(around, cluster=lambda: _NOT_ASKED), *PODS) == [
         "configmap: not asked: no --node-name",
         "nodeconfigs: not asked: no --node-name",
     ]

@@ -199,11 +199,6 @@ def test_a_table_is_never_wider_than_the_screen(width: int) -> None:
         assert list(columns.widths) == [*SORTS, "trend"]
 
 
-def test_the_middle_of_a_name_is_left_out() -> None:
-    assert cells.fit("shop/web-6f7c9d4b8-x2x7p", 11) == "shop/…x2x7p"
-    assert cells.fit("abcdef", 2) == "ab"
-
-
 def test_rx_and_queue_are_called_what_they_are() -> None:
     rows = [Flow("eth0", hook, big=1) for hook in (RX, QUEUE, "pod_receive", "new")]
     hooks = [row.hook for row in after(1, 2, rows=rows).rows]

@@ -9,11 +9,13 @@ from agent.snapshot.findings.configuration import (
     dispatched_by_tunnel,
     encrypted,
     kernel_too_old,
+    mute,
     not_effective,
     not_restarted,
     prerequisites,
     tunnel_limits,
 )
+from agent.snapshot.findings.counters import not_counted
 from agent.snapshot.findings.finding import Find
 from agent.snapshot.findings.sizes import (
     device_limits,
@@ -29,6 +31,7 @@ from agent.snapshot.findings.traffic import (
 )
 
 FINDINGS: tuple[Find, ...] = (
+    mute,
     kernel_too_old,
     not_effective,
     device_limits,
@@ -44,9 +47,10 @@ FINDINGS: tuple[Find, ...] = (
     not_merged,
     encrypted,
     mixed_datapath,
+    not_counted,
 )
 
 # Every id that a function here can tell.
 FINDING_IDS = tuple(
-    f"C{number:02}" for number in (*range(1, 11), 12, 13, 14, 15, 18, 19)
+    f"C{number:02}" for number in (*range(1, 11), 12, 13, 14, 15, 18, 19, 22, 25)
 )

@@ -3,9 +3,10 @@
 
 from collections.abc import Iterator
 
-from agent.snapshot.cilium import BigTcp
+from agent.snapshot.cilium import BigTcp, CiliumPod
 from agent.snapshot.evidence import FAMILIES, LEGACY, Evidence, gso_size
-from agent.snapshot.findings.finding import Finding, Severity
+from agent.snapshot.findings.finding import Finding, Severity, utc
+from agent.snapshot.findings.log_lines import last_error
 from agent.snapshot.model import Family
 
 _FIRST_KERNEL = {Family.IPV4: "6.3", Family.IPV6: "5.19"}
@@ -34,17 +35,8 @@ def not_effective(evidence: Evidence) -> Iterator[Finding]:
 
 def _without_effect(evidence: Evidence, family: Family) -> tuple[str, str, str] | None:
     """What was seen, why it matters, what to do."""
-    if evidence.refused(family) and not evidence.answers:
-        sizes = ", ".join(
-            f"{link.name} at {gso_size(link, family)} bytes"
-            for link in evidence.natives
-        )
-        sizes = sizes or f"no device above {LEGACY} bytes"
-        return (
-            f"{family} BIG TCP wanted, Cilium's agent does not answer, with {sizes}",
-            "Cilium does not start where it refuses its configuration",
-            "see C05, C10 and C18, and the Cilium agent's log",
-        )
+    if not evidence.answers:
+        return None  # C22 tells it
     told = evidence.applied.big_tcp[family] if evidence.applied else BigTcp()
     if not told.enabled or not evidence.supported(family):
         return None
@@ -64,17 +56,71 @@ def _without_effect(evidence: Evidence, family: Family) -> tuple[str, str, str] 
     return None
 
 
+def mute(evidence: Evidence) -> Iterator[Finding]:
+    """C22: Cilium belongs on this node, and its agent does not answer."""
+    if not evidence.mute:
+        return
+    snapshot, pod = evidence.snapshot, evidence.cilium_pod
+    problem = snapshot.problems.get("cilium") or "its socket is not there"
+    seen = f"Cilium's agent does not answer: {problem}"
+    refused = tuple(f for f in evidence.asked_for if evidence.refused(f))
+    if refused:
+        sizes = ", ".join(
+            f"{link.name} at {gso_size(link, family)} bytes ({family})"
+            for family in refused
+            for link in evidence.natives
+        )
+        seen += f"; {sizes or f'no device above {LEGACY} bytes'}"
+    if pod is not None:
+        seen += f"; its pod {_how_it_ended(pod)}"
+        remedy = (
+            f"kubectl logs -n {pod.namespace} {pod.name} -c cilium-agent --previous"
+        )
+    else:
+        node = snapshot.node or "NODE"
+        remedy = (
+            "look at its pod and that pod's log: kubectl get pods -A -l k8s-app=cilium "
+            f"--field-selector spec.nodeName={node}; kubectl logs -n NAMESPACE POD "
+            "-c cilium-agent --previous"
+        )
+    yield Finding(
+        "C22",
+        Severity.WARNING,
+        evidence.asked_for or FAMILIES,
+        seen,
+        "Cilium does not start where it refuses its configuration; what it has "
+        "applied, and to which pods, is not known while it does not answer",
+        remedy,
+    )
+
+
+def _how_it_ended(pod: CiliumPod) -> str:
+    """In a few words, with the line of its log that matters most."""
+    words = f"{pod.namespace}/{pod.name}"
+    if pod.exit_code is None:
+        return f"{words} {'waits: ' + pod.waiting if pod.waiting else 'runs'}"
+    words += f" ended with exit code {pod.exit_code}"
+    if pod.finished is not None:
+        words += f" at {utc(pod.finished)}"
+    if pod.restarts:
+        words += f", was restarted {pod.restarts} times"
+    if pod.waiting:
+        words += f" ({pod.waiting})"
+    line = last_error(pod.message)
+    return f"{words}: {line}" if line else words
+
+
 def _by_whom(evidence: Evidence) -> str:
     return "" if evidence.answers else " (as configured: its agent does not answer)"
 
 
 def _tunnels_refused(evidence: Evidence) -> bool:
     """A Cilium that does not answer, and devices that cannot: from 1.19 on it asks
-    the kernel whether tunnels can be big, before that it does not.
+    the kernel whether tunnels can be big, before that it does not. What an earlier
+    start has raised stays raised.
     """
     able = any((link.sizes.tso_max or 0) > LEGACY for link in evidence.tunnels)
-    refused = any(evidence.refused(family) for family in evidence.asked_for)
-    return refused and not evidence.answers and not able
+    return bool(evidence.asked_for) and evidence.mute and not able
 
 
 def prerequisites(evidence: Evidence) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from agent.snapshot.evidence import Evidence
@@ -33,6 +34,11 @@ class Finding:
     why: str
     remedy: str
     subjects: tuple[str, ...] = ()
+
+
+def utc(seconds: float) -> str:
+    """Seconds since the epoch, to the minute."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 Find = Callable[[Evidence], Iterator[Finding]]

@@ -2,7 +2,6 @@
 """Wrong with the size limits of devices and pods."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 from agent.snapshot.evidence import (
     FAMILIES,
@@ -12,7 +11,7 @@ from agent.snapshot.evidence import (
     gro_size,
     gso_size,
 )
-from agent.snapshot.findings.finding import Finding, Severity
+from agent.snapshot.findings.finding import Finding, Severity, utc
 from agent.snapshot.model import Family
 
 
@@ -52,7 +51,7 @@ def pods_to_restart(evidence: Evidence) -> Iterator[Finding]:
             if pod.started is not None:
                 started.append(pod.started)
     if families:
-        since = f", the oldest since {_utc(min(started))}" if started else ""
+        since = f", the oldest since {utc(min(started))}" if started else ""
         names = tuple(sorted(families))
         yield Finding(
             "C06",
@@ -63,10 +62,6 @@ def pods_to_restart(evidence: Evidence) -> Iterator[Finding]:
             "restart these pods",
             names,
         )
-
-
-def _utc(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def drift(evidence: Evidence) -> Iterator[Finding]:

@@ -18,9 +18,11 @@ from agent.views.top.spans import (
     WARNING,
     Spans,
     between,
-    cut,
+    length,
 )
 from agent.views.traffic import shown
+from agent.views.who import cilium_words
+from agent.views.width import cut
 
 STATES = {
     "active": GOOD,
@@ -31,7 +33,9 @@ STATES = {
     "unmanaged": WARNING,
 }
 _REASON = 30  # columns that a reason beside the rest needs
+_STATE = 11
 _BAR = 10
+_WHOLE = 73  # columns of what a family has, without the reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ def header(
     left = (
         (shown(str(picture.get("node") or "bigtcp-agent top")), BOLD),
         (f"  Linux {shown(str(picture['kernel']))}", PLAIN),
-        (f"  Cilium {cilium['version']}" if cilium else "  no Cilium", PLAIN),
+        (f"  {cilium_words(picture)}", PLAIN),
     )
     lines = [between(left, _marks(status, clock), width)]
     for name, family in picture["families"].items():
@@ -100,19 +104,22 @@ def _family(
     name: str, family: Mapping[str, Any], gso: int | None, width: int, *, reasons: bool
 ) -> list[Spans]:
     share = family["big_bytes"] / family["bytes"] if family["bytes"] else None
-    state, reason = str(family["state"]), shown(str(family["reason"]))
+    state, reason = shown(str(family["state"])), shown(str(family["reason"]))
+    above, drawn = "  above 64 KiB ", bar(share or 0, _BAR).ljust(_BAR)
+    if width < _WHOLE:
+        above, drawn = "  >64 KiB ", ""
     spans: Spans = (
         (f"{name}  ", BOLD),
-        (f"{state:<11}", STATES.get(state, PLAIN)),
+        (f"{cut(state, _STATE):<{_STATE}}", STATES.get(state, PLAIN)),
         ("  wanted ", FAINT),
         (f"{_word(family['configured']):<3}", PLAIN),
         ("  applied ", FAINT),
         (f"{limit(gso or 0):<4}", PLAIN),
-        ("  above 64 KiB ", FAINT),
+        (above, FAINT),
         (f"{percent(share):>4} ", PLAIN),
-        (bar(share or 0, _BAR).ljust(_BAR), PLAIN),
+        (drawn, PLAIN),
     )
-    room = width - sum(len(text) for text, _ in spans) - 2
+    room = width - length(spans) - 2
     if room >= max(_REASON, min(len(reason), 3 * _REASON)):
         return [(*spans, ("  " + cut(reason, room), PLAIN))]
     if not reasons:

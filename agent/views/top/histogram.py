@@ -12,6 +12,7 @@ from agent.views.cells import DASH, si
 from agent.views.report import bar, percent, size
 from agent.views.top.spans import BOLD, FAINT, KEY, PLAIN, WARNING, Spans
 from agent.views.traffic import Row
+from agent.views.width import cut, left, shorten
 
 _MARKS = {65536: "64 KiB · above: only with BIG TCP", 196608: "192 KiB"}
 _LABEL = 9
@@ -58,9 +59,9 @@ def histogram_lines(
     there = {name: row for name, row in columns.items() if row}
     lately = seconds > 0 and any(_count(row.line) for row in there.values())
     when = f"the last {seconds:.1f} s" if lately else "since the agent began to count"
-    title = (
-        f"{chosen.name}  IP{chosen.family}" if chosen.family != DASH else chosen.name
-    )
+    family = f"  IP{chosen.family}" if chosen.family != DASH else ""
+    when = f"  {when}"
+    title = shorten(chosen.name, width - len(family + when)) + family
     each = min(_MOST, (width - _LABEL) // len(there) - _GAP)
 
     def drawn(way: _Way) -> list[Spans]:
@@ -70,7 +71,7 @@ def histogram_lines(
             for label, value in (_FEW_FACTS if way.few else _FACTS).items()
         }
         return [
-            ((title, BOLD), (f"  {when}", FAINT)),
+            ((title, BOLD), (when, FAINT)),
             *gap,
             _line("", [_head(name, row) for name, row in there.items()], each, BOLD),
             *(_line(label, cells, each, PLAIN) for label, cells in facts.items()),
@@ -138,7 +139,7 @@ _FEW_FACTS: dict[str, Callable[[Row, bool], str]] = {
 
 
 def _line(label: str, cells: list[str], each: int, style: str) -> Spans:
-    drawn = (" " * _GAP + cell[:each].ljust(each) for cell in cells)
+    drawn = (" " * _GAP + left(cut(cell, each), each) for cell in cells)
     return ((label.rjust(_LABEL), FAINT), ("".join(drawn).rstrip(), style))
 
 

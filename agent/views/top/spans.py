@@ -5,6 +5,8 @@ A style is a rich style of the terminal's own sixteen colours, so that it can be
 read on light and dark; what it says stands in the text, too.
 """
 
+from agent.views.width import columns, cut
+
 Span = tuple[str, str]
 Spans = tuple[Span, ...]
 
@@ -15,21 +17,25 @@ KEY, SHARE = "bold cyan", "cyan"
 
 def length(spans: Spans) -> int:
     """How many columns it takes."""
-    return sum(len(text) for text, _ in spans)
+    return sum(columns(text) for text, _ in spans)
 
 
 def between(left: Spans, right: Spans, width: int) -> Spans:
-    """Both ends of a line; where there is no room for both, the left one is cut."""
+    """Both ends of a line; where there is no room for both, the left one is cut; the
+    right one where it has no room alone.
+    """
+    right = fitted(right, width)
     room = width - length(right)
+    kept = fitted(left, room - 1)
+    return (*kept, (" " * (room - length(kept)), PLAIN), *right)
+
+
+def fitted(spans: Spans, width: int) -> Spans:
+    """At most `width` columns of a line; an ellipsis where more was said."""
     kept: list[Span] = []
-    for text, style in left:
-        if room <= 1:
+    for text, style in spans:
+        if width <= 0:
             break
-        kept.append((cut(text, room - 1), style))
-        room -= len(kept[-1][0])
-    return (*kept, (" " * max(0, room), PLAIN), *right)
-
-
-def cut(text: str, width: int) -> str:
-    """At most `width` columns of it; an ellipsis where more was said."""
-    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
+        kept.append((cut(text, width), style))
+        width -= columns(kept[-1][0])
+    return tuple(kept)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Findings, help, tabs and the line of keys. Pure."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,10 @@ from agent.views.top.spans import (
     WARNING,
     Spans,
     between,
+    fitted,
 )
+from agent.views.who import no_findings
+from agent.views.width import wrap
 
 _MOST = 110  # columns of a text that is read
 _SEVERITIES = {"critical": BAD, "warning": WARNING}
@@ -54,14 +56,16 @@ def findings_lines(picture: Mapping[str, Any] | None, width: int) -> list[Spans]
     """All findings, with why and what to do."""
     found = picture["findings"] if picture else []
     if not found:
-        return [(("nothing is wrong as far as this node can see", GOOD),)]
+        text = no_findings(picture) if picture else "no answer yet"
+        style = GOOD if picture and picture.get("cilium") else PLAIN
+        return [((line, style),) for line in wrap(text, max(1, width - 1))]
     lines: list[Spans] = []
     for finding in found:
         style = _SEVERITIES.get(finding["severity"], BOLD)
         for text in finding_lines(finding, min(width - 1, _MOST)):
             if text.startswith(_DETAILS):
                 style = PLAIN
-            lines.append(((shown_line(text), style),))
+            lines.append(fitted(((shown_line(text), style),), width))
         lines.append(())
     return lines[:-1]
 
@@ -83,10 +87,14 @@ def help_lines(width: int, *, replay: bool) -> list[Spans]:
     if replay:
         keys = (*(each for each in KEYS if each[0] != "+ -"), *REPLAY_KEYS)
     lines: list[Spans] = [(("Keys", BOLD),)]
-    lines += [((f"{key:>12}  ", KEY), (text, PLAIN)) for key, text in keys]
+    for key, text in keys:
+        head = f"{key:>12}  "
+        for line in wrap(text, width - len(head)):
+            lines.append(((head, KEY), (line, PLAIN)))
+            head = " " * len(head)
     lines += [(), (("Columns", BOLD),)]
-    wrapped = textwrap.wrap(" ".join(_COLUMNS.split()), min(width - 3, _MOST))
-    return lines + [(("  " + text, PLAIN),) for text in wrapped]
+    wrapped = wrap(_COLUMNS, min(width - 1, _MOST + 2), first="  ", then="  ")
+    return lines + [((text, PLAIN),) for text in wrapped]
 
 
 def tabs(pane: str, rows: int, findings: int, chosen: str, width: int) -> Spans:

@@ -168,7 +168,7 @@ func servePods(api *restapi.CiliumAPIAPI, pods *endpoints, path *router) {
 	api.EndpointDeleteEndpointHandler = endpoint.DeleteEndpointHandlerFunc(
 		func(p endpoint.DeleteEndpointParams) middleware.Responder {
 			forget(func(of *models.EndpointIdentifiers) bool {
-				return of.ContainerID == p.Endpoint.ContainerID
+				return strings.HasPrefix(of.CniAttachmentID, attachment(p.Endpoint.ContainerID, ""))
 			})
 			return endpoint.NewDeleteEndpointOK()
 		})

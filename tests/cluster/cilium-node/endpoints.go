@@ -84,26 +84,37 @@ func (e *endpoints) release(ip string) {
 	e.save()
 }
 
+// attachment names an interface of a container, as Cilium does.
+func attachment(container, device string) string { return container + ":" + device }
+
 // add makes an endpoint of what the CNI plugin asks for.
 func (e *endpoints) add(request *models.EndpointChangeRequest) *models.Endpoint {
 	e.mutex.Lock()
 	defer e.mutex.Unlock()
 	ready := models.EndpointStateReady
+	labels := models.Labels{
+		"k8s:io.cilium.k8s.policy.cluster=default",
+		"k8s:io.kubernetes.pod.namespace=" + request.K8sNamespace,
+	}
 	made := &models.Endpoint{
 		ID: request.InterfaceIndex, // unique here, as the endpoint's id must be
 		Status: &models.EndpointStatus{
 			State: &ready,
+			// Cilium 1.20 fills nothing else, and names the pod in a controller's name alone.
 			ExternalIdentifiers: &models.EndpointIdentifiers{
-				CniAttachmentID: request.ContainerID + ":" + request.ContainerInterfaceName,
-				ContainerID:     request.ContainerID,
-				K8sNamespace:    request.K8sNamespace,
-				K8sPodName:      request.K8sPodName,
-				PodName:         request.K8sNamespace + "/" + request.K8sPodName,
+				CniAttachmentID: attachment(request.ContainerID, request.ContainerInterfaceName),
+			},
+			Controllers: models.ControllerStatuses{
+				{Name: "resolve-labels-" + request.K8sNamespace + "/" + request.K8sPodName},
+			},
+			Identity: &models.Identity{ID: 20000 + request.InterfaceIndex, Labels: labels},
+			Labels: &models.LabelConfigurationStatus{
+				Realized:         &models.LabelConfigurationSpec{},
+				SecurityRelevant: labels,
 			},
 			Networking: &models.EndpointNetworking{
 				Addressing:             []*models.AddressPair{request.Addressing},
 				ContainerInterfaceName: request.ContainerInterfaceName,
-				HostAddressing:         e.hostAddressing(),
 				HostMac:                request.HostMac,
 				InterfaceIndex:         request.InterfaceIndex,
 				InterfaceName:          request.InterfaceName,

@@ -30,6 +30,17 @@ def test_a_bridge_outside_our_namespace_that_cuts(limit: int) -> None:
     assert finding.remedy.startswith("raise gso_max_size and gso_ipv4_max_size")
 
 
+def test_a_foreign_device_whose_rows_may_be_others_too() -> None:
+    """Where the kernel does not introduce it, what it sent may stand in the row that
+    such devices share: that it sent nothing big is no evidence."""
+    world = World()
+    world.cut(PORT, 11, IPV4, LEGACY)
+    for at, device in world.devices.items():
+        if at.netns == PORT:
+            world.devices[at] = replace(device, device=None)
+    assert world.told() == ([State.ACTIVE, State.ACTIVE], [])
+
+
 @pytest.mark.parametrize("netns", [OURS, POD, PORT])
 def test_a_kernel_that_compares_ipv4_with_the_limit_of_ipv6(netns: int) -> None:
     """At an uplink its link tells of IPv6, elsewhere what passed."""
@@ -123,7 +134,7 @@ def test_ipv6_that_is_too_big_to_forward() -> None:
 def test_ipv6_that_is_too_big_for_who_knows_whose_routing() -> None:
     """There is no Cilium."""
     world = World()
-    world.applied = None
+    world.applied, world.left = None, False
     world.too_big = 40
     assert world.told() == ([State.UNMANAGED, State.DROPPED], ["C13 critical"])
 

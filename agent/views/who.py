@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which Cilium a picture tells of, and what may be said where nothing was found."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def cilium_words(picture: Mapping[str, Any]) -> str:
+    """Cilium's version, and whether its agent answers now. Pictures of agents from
+    before `cilium_agent` do not say whether Cilium should be there.
+    """
+    cilium, agent = picture.get("cilium"), picture.get("cilium_agent") or {}
+    version = f"Cilium {cilium['version']}".rstrip() if cilium else ""
+    if agent.get("expected") and not agent.get("answers"):
+        return f"{version or 'Cilium'} does not answer"
+    return version or "no Cilium"
+
+
+def no_findings(picture: Mapping[str, Any]) -> str:
+    """What is true of a node without findings: not that all is well, where the
+    cluster has a configuration of Cilium, and no agent of it was seen on this node.
+    """
+    wanted = picture.get("wanted")
+    if picture.get("cilium") is None and wanted and wanted.get("found"):
+        why = picture["sources"].get("cilium", {}).get("problem")
+        why = why or "there is none on this node"
+        return f"no problems found in what was seen; not checked: Cilium ({why})"
+    return "nothing is wrong as far as this node can see"

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cilium belongs on the node, and its agent does not answer: C22."""
+
+from dataclasses import replace
+
+import pytest
+
+from agent.snapshot.cilium import CiliumPod
+from agent.snapshot.evidence import Evidence
+from agent.snapshot.findings.log_lines import MAX_LINE, last_error
+from agent.snapshot.verdict import State
+from tests.snapshot.fakes import link
+from tests.snapshot.world import DOWN, World
+
+# From the log of cilium-agent 1.20.2, asked for BIG TCP with a tunnel.
+REFUSED = (
+    'time=2026-11-30T04:00:00.000000000Z level=info msg="Invoked duplicate flags"\n'
+    "time=2026-11-30T04:00:01.000000000Z level=error source=/go/src/start.go:51 "
+    'msg="Start hook failed" error="BIG TCP in tunneling mode requires pending '
+    'kernel support"\n'
+    "time=2026-11-30T04:00:02.000000000Z level=info msg=Stopping\n"
+)
+REASON = "Start hook failed: BIG TCP in tunneling mode requires pending kernel support"
+POD = CiliumPod(
+    namespace="kube-system",
+    name="cilium-x7k2p",
+    waiting="CrashLoopBackOff",
+    restarts=12,
+    exit_code=1,
+    reason="Error",
+    message=REFUSED,
+    finished=1764475260.0,
+)
+
+
+def test_how_its_pod_ended() -> None:
+    world = World()
+    world.mute(DOWN)
+    world.cilium_pods = (POD,)
+    assert world.told()[1] == ["C22 warning"]
+    (finding,) = world.verdict.findings
+    assert finding.seen.endswith(
+        "; its pod kube-system/cilium-x7k2p ended with exit code 1 at 2025-11-30 04:01 "
+        "UTC, was restarted 12 times (CrashLoopBackOff): Start hook failed: BIG TCP in "
+        "tunneling mode requires pending kernel support"
+    )
+    assert finding.remedy == (
+        "kubectl logs -n kube-system cilium-x7k2p -c cilium-agent --previous"
+    )
+
+
+def test_of_two_pods_the_one_that_does_not_run() -> None:
+    """While a pod is replaced there may be two."""
+    world = World()
+    world.mute(DOWN)
+    new = replace(POD, name="cilium-new", waiting="", restarts=0, exit_code=None)
+    world.cilium_pods = (new, POD)
+    world.told()
+    found = Evidence(world.snapshot).cilium_pod
+    assert found
+    assert found.name == POD.name
+
+
+def test_a_pod_that_never_came_up() -> None:
+    """Nothing in the directory, no device: the pod alone says that it belongs here."""
+    world = World()
+    world.mute(DOWN)
+    world.left = False
+    assert world.told()[0] == [State.DISABLED] * 2
+    waiting = replace(POD, waiting="ImagePullBackOff", restarts=0, exit_code=None)
+    world.cilium_pods = (waiting,)
+    assert world.told() == ([State.REFUSED] * 2, ["C22 warning"])
+    assert "waits: ImagePullBackOff" in world.verdict.findings[0].seen
+
+
+@pytest.mark.parametrize("configured", [None, False, True])
+@pytest.mark.parametrize("trace", ["directory", "device", "last words"])
+def test_it_is_told_whatever_is_known_of_what_was_asked(
+    configured: bool | None, trace: str
+) -> None:
+    world = World()
+    said = world.applied
+    world.mute()
+    world.configured, world.left = configured, trace == "directory"
+    if trace == "device":
+        world.add(replace(link(7, "cilium_host"), kind="veth"))
+    elif trace == "last words":
+        world.applied, world.answers = said, False
+    _, findings = world.told()
+    assert "C22 warning" in findings
+    if configured is None and trace != "last words":
+        reasons = [family.reason for family in world.verdict.families.values()]
+        assert all("not known" in reason for reason in reasons), reasons
+
+
+def test_not_asked_to_the_end_yet_is_not_mute() -> None:
+    """The first answer of a slow Cilium; and --no-cilium."""
+    world = World()
+    world.mute(DOWN)
+    world.problems = {"cilium": "no answer yet"}
+    assert "C22 warning" not in world.told()[1]
+    world.errors = 1
+    assert "C22 warning" in world.told()[1]
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("", ""),
+        (REFUSED, REASON),
+        ("one\n\n two \n", "two"),
+        ("level=fatal msg=BIG\x1b[31m", "BIG [31m"),
+        ("level=info msg=a\nlevel=warning msg=b", "b"),
+        ("level=error nothing that has fields", "level=error nothing that has fields"),
+        ("x" * 5000, "x" * (MAX_LINE - 1) + "…"),
+    ],
+    ids=["none", "slog", "plain", "control", "mild", "no fields", "long"],
+)
+def test_the_line_that_matters(message: str, line: str) -> None:
+    assert last_error(message) == line
