@@ -154,7 +154,7 @@ func servePods(api *restapi.CiliumAPIAPI, pods *endpoints, path *router) {
 	api.EndpointPutEndpointIDHandler = endpoint.PutEndpointIDHandlerFunc(
 		func(p endpoint.PutEndpointIDParams) middleware.Responder {
 			made := pods.add(p.Endpoint)
-			if err := path.add(made.Status.Networking); err != nil {
+			if err := path.add(made.Status.Networking, pods.gateway6()); err != nil {
 				return endpoint.NewPutEndpointIDFailed().WithPayload(models.Error(err.Error()))
 			}
 			return endpoint.NewPutEndpointIDCreated().WithPayload(made)

@@ -150,13 +150,15 @@ func (e *endpoints) all() []*models.Endpoint {
 	return slices.Clone(e.List)
 }
 
+func (e *endpoints) gateway6() string { return address6(e.number, gateway) }
+
 func (e *endpoints) hostAddressing() *models.NodeAddressing {
 	return &models.NodeAddressing{
 		IPv4: &models.NodeAddressingElement{
 			Enabled: true, IP: address4(e.number, gateway), AllocRange: address4(e.number, 0) + "/24",
 		},
 		IPv6: &models.NodeAddressingElement{
-			Enabled: true, IP: address6(e.number, gateway), AllocRange: address6(e.number, 0) + "/64",
+			Enabled: true, IP: e.gateway6(), AllocRange: address6(e.number, 0) + "/64",
 		},
 	}
 }

@@ -45,7 +45,7 @@ func main() {
 	pods := loadEndpoints(filepath.Join(state, "endpoints.json"), number)
 	path := newRouter(settings)
 	for _, endpoint := range pods.List {
-		check(path.add(endpoint.Status.Networking))
+		check(path.add(endpoint.Status.Networking, pods.gateway6()))
 	}
 
 	_ = os.Remove(defaults.SockPath)

@@ -44,8 +44,8 @@ func newRouter(s settings) *router {
 	return &router{loaded.Maps["pods"], loaded.Programs["from_container"]}
 }
 
-// add makes a pod reachable; again after a restart.
-func (r *router) add(pod *models.EndpointNetworking) error {
+// add makes a pod reachable; again after a restart. gateway6 is the pod's IPv6 gateway.
+func (r *router) add(pod *models.EndpointNetworking, gateway6 string) error {
 	host, err := netlink.LinkByName(pod.InterfaceName)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
 		return nil // the pod went while we were away
@@ -59,7 +59,7 @@ func (r *router) add(pod *models.EndpointNetworking) error {
 			return err
 		}
 	}
-	if err := answerForGateway(host, pod.HostAddressing.IPv6.IP); err != nil {
+	if err := answerForGateway(host, gateway6); err != nil {
 		return err
 	}
 	if r.pods == nil {
