@@ -295,6 +295,7 @@ def _cilium_pod(item: Json) -> CiliumPod:
         reason=printable(ended.get("reason") or ""),
         message=str(ended.get("message") or "")[-_MOST_MESSAGE:],
         finished=_epoch(ended.get("finishedAt")),
+        container=printable(container.get("name") or _CILIUM_CONTAINER),
     )
 
 

@@ -158,6 +158,13 @@ class CiliumPod:
     reason: str
     message: str
     finished: float | None
+    container: str = "cilium-agent"
+
+    @property
+    def logs_command(self) -> str:
+        """What prints the log of its last end, or of now where it never ended."""
+        previous = " --previous" if self.restarts else ""
+        return f"kubectl logs -n {self.namespace} {self.name} -c {self.container}{previous}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ def test_each_command_is_for_one_node_or_for_all(chart: Path) -> None:
     assert all("$AGENT -- bigtcp-agent check" in line for line in asking)
     upgrade = "helm -n agents upgrade try CHART --reset-then-reuse-values --set"
     assert f"{upgrade} netperf.enabled=true" in text
-    assert "have CAP_BPF and CAP_PERFMON" in text
+    assert "start with CAP_BPF and CAP_PERFMON" in text
     assert "Who reaches port 19715 of a node can read its metrics" in text
     some = (
         "some nodes only, give nodeSelector, affinity and tolerations those of Cilium"

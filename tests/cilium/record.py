@@ -13,7 +13,7 @@ writes tests/sources/wire/VERSION/STATE.json for each version, by default for al
                      and the endpoint's state as the agent keeps it there
 
 What changes with each run is replaced (`_NORMALIZED`), and what is long and read by
-nobody is left out (`_DROPPED`): so a new recording differs only where Cilium does.
+nobody is left out (`DROPPED`): so a new recording differs only where Cilium does.
 """
 
 import base64
@@ -42,7 +42,7 @@ WIRE = Path(__file__).parent.parent / "sources/wire"
 URLS = ("/v1/healthz", "/v1/config", "/v1/endpoint")
 
 # By path of keys; "*" is every element of a list.
-_DROPPED = (
+DROPPED = (
     "/v1/healthz bpf-maps",
     "/v1/healthz clock-source",
     "/v1/healthz controllers",
@@ -194,7 +194,7 @@ class _Recorder:
         if runtime.exists():
             answers["runtime"] = json.loads(runtime.read_text())
         answers["state_directory"] = _state_directory(node.state_files())
-        for path in _DROPPED:
+        for path in DROPPED:
             _drop(answers, path.split())
         _rename(answers)
         recorded = {

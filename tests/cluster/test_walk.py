@@ -30,6 +30,15 @@ FAMILIES = ("ipv4", "ipv6")
 Said = dict[str, Any]  # states, findings and more, in one form for all who tell them
 
 
+# Below the node's own /proc a process without capabilities finds no thread-self/net;
+# below a new one, as a container has, it does.
+_WITH_PROC = (
+    *("unshare", "--mount", "sh", "-c"),
+    'mount -t proc proc /proc && exec "$@"',
+    "sh",
+)
+
+
 @contextlib.contextmanager
 def running_agent(node: Node) -> Iterator[subprocess.Popen[str]]:
     """An agent on a node, as the DaemonSet's would be: its network is the node's, and
@@ -42,7 +51,7 @@ def running_agent(node: Node) -> Iterator[subprocess.Popen[str]]:
         *("--max-pods", "16"),
     )
     process = subprocess.Popen(
-        node.command(*AGENT, "run", *flags),
+        node.command(*_WITH_PROC, *AGENT, "run", *flags),
         stderr=subprocess.PIPE,
         text=True,
     )

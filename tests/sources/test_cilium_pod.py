@@ -91,14 +91,22 @@ def test_one_that_runs_and_ended_before() -> None:
 def test_one_that_never_ended() -> None:
     told = found(pod(container()))
     assert (told.exit_code, told.reason, told.message) == (None, "", "")
+    assert told.logs_command == (
+        "kubectl logs -n kube-system cilium-x7k2p -c cilium-agent"
+    )
     assert told.finished is None
 
 
 def test_the_container_that_prepares_it_fails() -> None:
-    config = container("config", state={"terminated": ENDED | {"exitCode": 3}})
+    ended = {"terminated": ENDED | {"exitCode": 3}}
+    config = container("config", state=ended, restartCount=2)
     done = container("mount", state={"terminated": {"exitCode": 0}})
     waits = container(state={"waiting": {"reason": "PodInitializing"}})
-    assert found(pod(waits, init=(done, config))).exit_code == 3
+    told = found(pod(waits, init=(done, config)))
+    assert (told.exit_code, told.container) == (3, "config")
+    assert told.logs_command == (
+        "kubectl logs -n kube-system cilium-x7k2p -c config --previous"
+    )
 
 
 def test_a_pod_without_any_status() -> None:

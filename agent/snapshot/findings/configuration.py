@@ -73,9 +73,7 @@ def mute(evidence: Evidence) -> Iterator[Finding]:
         seen += f"; {sizes or f'no device above {LEGACY} bytes'}"
     if pod is not None:
         seen += f"; its pod {_how_it_ended(pod)}"
-        remedy = (
-            f"kubectl logs -n {pod.namespace} {pod.name} -c cilium-agent --previous"
-        )
+        remedy = pod.logs_command
     else:
         node = snapshot.node or "NODE"
         remedy = (
