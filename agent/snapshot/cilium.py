@@ -164,7 +164,8 @@ class CiliumPod:
     def logs_command(self) -> str:
         """What prints the log of its last end, or of now where it never ended."""
         previous = " --previous" if self.restarts else ""
-        return f"kubectl logs -n {self.namespace} {self.name} -c {self.container}{previous}"
+        where = f"-n {self.namespace} {self.name} -c {self.container}"
+        return f"kubectl logs {where}{previous}"
 
 
 @dataclass(frozen=True, slots=True)
