@@ -190,6 +190,7 @@ class Cluster:
         query = {
             "labelSelector": _CILIUM_SELECTOR,
             "fieldSelector": f"spec.nodeName={self._node}",
+            "resourceVersion": "0",  # from the API server's cache, not from etcd
         }
         return Resource(
             "cilium_pods",
@@ -269,18 +270,21 @@ def _pod(item: Json) -> Pod | None:
     )
 
 
-def _cilium_pod(item: Json) -> CiliumPod:
+def _cilium_pod(item: Json) -> CiliumPod | None:
     """Of the container that keeps the agent from running: one that waits, the first
     of those that prepare it, or the agent's own.
     """
     status = item.get("status") or {}
+    if status.get("phase") in _ENDED:
+        return None  # evicted: its DaemonSet makes another
     containers = [
         *(status.get("initContainerStatuses") or ()),
         *(status.get("containerStatuses") or ()),
     ]
     agents = [each for each in containers if each.get("name") == _CILIUM_CONTAINER]
     failing = [each for each in containers if _failing(each)]
-    container: Json = next(iter([*failing, *agents]), {})
+    stuck = [each for each in containers if _stuck(each)]
+    container: Json = next(iter([*failing, *stuck, *agents]), {})
     state = container.get("state") or {}
     ended = state.get("terminated") or (container.get("lastState") or {}).get(
         "terminated"
@@ -289,7 +293,10 @@ def _cilium_pod(item: Json) -> CiliumPod:
     return CiliumPod(
         namespace=printable(item["metadata"]["namespace"]),
         name=printable(item["metadata"]["name"]),
-        waiting=printable((state.get("waiting") or {}).get("reason") or ""),
+        waiting=printable(
+            (state.get("waiting") or {}).get("reason")
+            or ("" if state else status.get("phase") or "Pending")
+        ),
         restarts=int(container.get("restartCount") or 0),
         exit_code=int(ended["exitCode"]) if "exitCode" in ended else None,
         reason=printable(ended.get("reason") or ""),
@@ -297,6 +304,13 @@ def _cilium_pod(item: Json) -> CiliumPod:
         finished=_epoch(ended.get("finishedAt")),
         container=printable(container.get("name") or _CILIUM_CONTAINER),
     )
+
+
+def _stuck(container: Json) -> bool:
+    """It waits for more than the containers before it, such as for its image."""
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    ordinary = (None, "PodInitializing", "ContainerCreating")
+    return waiting.get("reason") not in ordinary
 
 
 def _failing(container: Json) -> bool:
@@ -315,6 +329,7 @@ def _sorted(watch: Watch[T] | None) -> tuple[T, ...] | None:
 def _epoch(time_text: object) -> float | None:
     """Of RFC 3339, as Kubernetes writes times."""
     try:
-        return dt.datetime.fromisoformat(str(time_text)).timestamp()
-    except ValueError:
+        seconds = dt.datetime.fromisoformat(str(time_text)).timestamp()
+    except (ValueError, OverflowError):
         return None
+    return seconds if seconds >= 0 else None

@@ -153,7 +153,7 @@ class Watch(Generic[T]):
         try:
             version = str(answer["metadata"]["resourceVersion"])
             kept = {_key(item): self._of.keep(item) for item in answer["items"] or ()}
-        except (TypeError, KeyError, AttributeError, ValueError) as err:
+        except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as err:
             raise OSError(f"{path}: the API server lists no objects") from err
         self.objects = {key: item for key, item in kept.items() if item is not None}
         self._up()
@@ -207,7 +207,7 @@ class Watch(Generic[T]):
                 if len(others) > MAX_OBJECTS:
                     raise OSError(f"{path} has more than {MAX_OBJECTS:,} objects")
                 self.objects = others
-        except (TypeError, KeyError, AttributeError, ValueError) as err:
+        except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as err:
             raise OSError(f"{path}: the API server sends no event") from err
         self._up()
         return version

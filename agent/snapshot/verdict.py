@@ -90,13 +90,16 @@ def _why_disabled(evidence: Evidence, family: Family) -> str:
         return "not enabled in Cilium"
     if evidence.mute:
         return "Cilium does not answer: whether it is enabled is not known"
+    if evidence.has_cilium:
+        return "Cilium was not asked: whether it is enabled is not known"
     return "there is no Cilium here"
 
 
 def _why_refused(evidence: Evidence, family: Family) -> str:
     applied = evidence.applied
     if applied is None or not evidence.answers:
-        return "Cilium's agent does not answer, and has raised no device"
+        who = "does not answer" if evidence.mute else "was not asked"
+        return f"Cilium's agent {who}, and no device is raised"
     if not applied.big_tcp[family].enabled:
         return "the Cilium agent runs without it"
     return f"Cilium could set no more than {applied.big_tcp[family].max_gso} bytes"

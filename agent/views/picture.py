@@ -43,6 +43,7 @@ def picture(snapshot: Snapshot) -> dict[str, Any]:
         "cilium_agent": {
             "expected": evidence.has_cilium,
             "answers": evidence.answers,
+            "mute": evidence.mute,
             "pod": asdict(evidence.cilium_pod) if evidence.cilium_pod else None,
         },
         "devices": [_device(link) for link in snapshot.links if not link.loopback],

@@ -11,18 +11,21 @@ def cilium_words(picture: Mapping[str, Any]) -> str:
     """
     cilium, agent = picture.get("cilium"), picture.get("cilium_agent") or {}
     version = f"Cilium {cilium['version']}".rstrip() if cilium else ""
-    if agent.get("expected") and not agent.get("answers"):
+    if agent.get("mute"):
         return f"{version or 'Cilium'} does not answer"
+    if agent.get("expected") and not version:
+        return "Cilium was not asked"
     return version or "no Cilium"
 
 
 def no_findings(picture: Mapping[str, Any]) -> str:
-    """What is true of a node without findings: not that all is well, where the
-    cluster has a configuration of Cilium, and no agent of it was seen on this node.
+    """What is true of a node without findings: not that all is well, where Cilium
+    belongs on it, or in its cluster, and no agent of it was seen.
     """
-    wanted = picture.get("wanted")
-    if picture.get("cilium") is None and wanted and wanted.get("found"):
-        why = picture["sources"].get("cilium", {}).get("problem")
+    wanted, agent = picture.get("wanted") or {}, picture.get("cilium_agent") or {}
+    belongs = wanted.get("found") or agent.get("expected")
+    if picture.get("cilium") is None and belongs:
+        why = picture.get("sources", {}).get("cilium", {}).get("problem")
         why = why or "there is none on this node"
         return f"no problems found in what was seen; not checked: Cilium ({why})"
     return "nothing is wrong as far as this node can see"

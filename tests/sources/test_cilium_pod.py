@@ -111,7 +111,24 @@ def test_the_container_that_prepares_it_fails() -> None:
 
 def test_a_pod_without_any_status() -> None:
     told = found({"metadata": {"namespace": "kube-system", "name": "new"}})
-    assert (told.name, told.exit_code, told.waiting) == ("new", None, "")
+    assert (told.name, told.exit_code, told.waiting) == ("new", None, "Pending")
+
+
+def test_a_pod_that_was_evicted_is_not_the_agent() -> None:
+    api = FakeApi()
+    evicted = pod(container(state={"terminated": ENDED}))
+    evicted["status"] |= {"phase": "Failed", "reason": "Evicted"}
+    api.objects[PODS] = [evicted]
+    watch = followed(api)
+    assert watch.source.up
+    assert watch.objects == {}
+
+
+def test_a_container_before_it_waits_for_its_image() -> None:
+    config = container("config", state={"waiting": {"reason": "ImagePullBackOff"}})
+    waits = container(state={"waiting": {"reason": "PodInitializing"}})
+    told = found(pod(waits, init=(config,)))
+    assert (told.container, told.waiting) == ("config", "ImagePullBackOff")
 
 
 @pytest.mark.parametrize(
@@ -120,6 +137,7 @@ def test_a_pod_without_any_status() -> None:
         {"restartCount": "many"},
         {"state": "gone"},
         {"lastState": {"terminated": {"exitCode": "x"}}},
+        {"lastState": {"terminated": {"exitCode": float("inf")}}},
     ],
     ids=str,
 )
@@ -146,6 +164,7 @@ def test_it_is_listed_by_node_and_never_watched() -> None:
     selectors = {
         "labelSelector": "k8s-app=cilium",
         "fieldSelector": "spec.nodeName=node1",
+        "resourceVersion": "0",
     }
     assert 90 < len(queries) <= HOUR / 30
     assert all(asked == (PODS, selectors) for asked in queries)

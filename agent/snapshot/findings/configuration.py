@@ -36,7 +36,15 @@ def not_effective(evidence: Evidence) -> Iterator[Finding]:
 def _without_effect(evidence: Evidence, family: Family) -> tuple[str, str, str] | None:
     """What was seen, why it matters, what to do."""
     if not evidence.answers:
-        return None  # C22 tells it
+        if evidence.mute or not evidence.refused(family):
+            return None  # C22 tells it
+        problem = evidence.snapshot.problems.get("cilium", "not asked")
+        seen = f"{family} BIG TCP wanted, no device of the node above {LEGACY} bytes"
+        return (
+            f"{seen}; Cilium's agent: {problem}",
+            "what is configured is not applied, or Cilium does not run",
+            "see the Cilium agent's log; without --no-cilium its agent is asked",
+        )
     told = evidence.applied.big_tcp[family] if evidence.applied else BigTcp()
     if not told.enabled or not evidence.supported(family):
         return None
@@ -109,7 +117,10 @@ def _how_it_ended(pod: CiliumPod) -> str:
 
 
 def _by_whom(evidence: Evidence) -> str:
-    return "" if evidence.answers else " (as configured: its agent does not answer)"
+    if evidence.answers:
+        return ""
+    who = "does not answer" if evidence.mute else "was not asked"
+    return f" (as configured: its agent {who})"
 
 
 def _tunnels_refused(evidence: Evidence) -> bool:

@@ -97,6 +97,7 @@ func configuration(sizes bigtcp.Config, pods *endpoints) *models.DaemonConfigura
 	check(err)
 	var values map[string]any // by the names of Go's fields
 	check(json.Unmarshal(encoded, &values))
+	delete(values, "Opts") // the real agent does not answer it
 	return &models.DaemonConfiguration{
 		Status: &models.DaemonConfigurationStatus{
 			Addressing:             pods.hostAddressing(),

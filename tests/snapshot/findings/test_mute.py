@@ -9,6 +9,9 @@ from agent.snapshot.cilium import CiliumPod
 from agent.snapshot.evidence import Evidence
 from agent.snapshot.findings.log_lines import MAX_LINE, last_error
 from agent.snapshot.verdict import State
+from agent.views.check import check_text
+from agent.views.picture import picture
+from agent.views.who import cilium_words
 from tests.snapshot.fakes import link
 from tests.snapshot.world import DOWN, World
 
@@ -91,6 +94,26 @@ def test_it_is_told_whatever_is_known_of_what_was_asked(
     if configured is None and trace != "last words":
         reasons = [family.reason for family in world.verdict.families.values()]
         assert all("not known" in reason for reason in reasons), reasons
+
+
+def test_cilium_that_is_not_asked_is_not_called_mute() -> None:
+    """--no-cilium, and BIG TCP is configured: refused, and never without a finding."""
+    world = World()
+    world.mute(DOWN)
+    world.problems = {"cilium": "not asked: --no-cilium"}
+    assert world.told() == ([State.REFUSED] * 2, ["C02 warning"] * 2)
+    shown = picture(world.snapshot)
+    assert cilium_words(shown) == "Cilium was not asked"
+    assert "not answer" not in check_text(shown, "us")
+
+
+def test_cilium_that_is_not_asked_is_no_reason_to_be_content() -> None:
+    world = World()
+    world.mute()
+    world.configured = None
+    world.problems = {"cilium": "not asked: --no-cilium"}
+    assert world.told() == ([State.DISABLED] * 2, [])
+    assert "nothing is wrong" not in check_text(picture(world.snapshot), "us")
 
 
 def test_not_asked_to_the_end_yet_is_not_mute() -> None:
