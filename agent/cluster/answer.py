@@ -1,98 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON that another program wrote, read without trusting it.
+"""JSON that another program wrote, decoded by type without trusting it.
 
-An absent field, and null, are the zero value of their type, as in Go with
-omitempty. A field of another type is an OSError that names it.
+What a type does not name is skipped, and takes no memory. Absent and null are both
+None, as Go omits zero values; a field of another type is an OSError that names it.
 """
 
-import json
-from typing import Any, Self
+import re
+from typing import Annotated, TypeVar
 
-_INT64_END = 1 << 63
-_NAMES = {dict: "an object", list: "a list", str: "text", bool: "a boolean"}
+import msgspec
+
+T = TypeVar("T")
+# With these an answer of 16 MiB takes at most 100 MiB, itself included
+# (tests/sources/test_memory.py). A pod in the recordings has 134 quotes, 14 braces.
+MAX_OBJECTS = 500_000
+MAX_QUOTES = 1_000_000
+# One character beyond U+FFFF makes each of its string take 4 bytes.
+MAX_WIDE_BYTES = 4 << 20
+_WIDE = re.compile(rb"[\x80-\xff]|\\u(?!00[0-7])")
+
+Text = Annotated[str, msgspec.Meta(max_length=1 << 16)] | None
+Texts = Annotated[list[Text], msgspec.Meta(max_length=4096)] | None
+Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] | None
+Ifindex = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)] | None
 
 
-class Answer:
-    """A JSON object: who gave it, and under which path it stands there."""
+class Fields(msgspec.Struct, rename="kebab", gc=False):
+    """The fields of an object that are read."""
 
-    def __init__(self, fields: dict[str, Any], giver: str, path: str = "") -> None:
-        self._fields = fields
-        self._giver = giver
-        self._path = path
 
-    @classmethod
-    def parse(cls, data: bytes, giver: str) -> Self:
-        """An object's text. OSError where it is no JSON, or no object."""
-        found = parse(data, giver)
-        if not isinstance(found, dict):
-            raise OSError(f"{giver} answers no JSON object")
-        return cls(found, giver)
-
-    def has(self, name: str) -> bool:
-        """Is there such a field, and not null?"""
-        return self._fields.get(name) is not None
-
-    def any(self, name: str) -> object:
-        """Whatever stands there, or None."""
-        return self._fields.get(name)
-
-    def inner(self, name: str) -> Self:
-        """A field that is an object itself."""
-        fields = self._checked(name, self.any(name), dict, {})
-        return type(self)(fields, self._giver, f"{self._path}{name}.")
-
-    def inners(self, name: str) -> list[Self]:
-        """A list of objects; what is no object in it is left out."""
-        return [
-            type(self)(one, self._giver, f"{self._path}{name}[{at}].")
-            for at, one in enumerate(self._checked(name, self.any(name), list, []))
-            if isinstance(one, dict)
-        ]
-
-    def text(self, name: str) -> str:
-        """A string, as `printable` leaves it."""
-        return printable(self._checked(name, self.any(name), str, ""))
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        """A list of strings."""
-        return tuple(
-            printable(self._checked(f"{name}[{at}]", one, str, ""))
-            for at, one in enumerate(self._checked(name, self.any(name), list, []))
+def decode(data: bytes | bytearray, kind: type[T], giver: str) -> T:
+    """Decode JSON. OSError, with a sentence, where it is none, is not of this kind, or
+    would take too much memory. Nested too deeply is none, either.
+    """
+    if data.count(b"{") > MAX_OBJECTS or data.count(b'"') > MAX_QUOTES:
+        raise OSError(f"{giver} answers too many objects or strings")
+    if len(data) > MAX_WIDE_BYTES and _WIDE.search(data):
+        raise OSError(
+            f"{giver} answers more than {MAX_WIDE_BYTES:,} bytes, not all ASCII"
         )
-
-    def flag(self, name: str) -> bool:
-        """A boolean."""
-        return bool(self._checked(name, self.any(name), bool, False))
-
-    def number(self, name: str) -> int:
-        """An integer from 0 to 2**63 - 1."""
-        found = self.any(name)
-        number: int = self._checked(name, found, int, 0)
-        if isinstance(found, bool) or not 0 <= number < _INT64_END:
-            raise OSError(f"{self._giver}: {self._path}{name} is no size or index")
-        return number
-
-    def _checked(self, name: str, found: Any, kind: type, zero: Any) -> Any:
-        if found is None:
-            return zero
-        if not isinstance(found, kind):
-            what = _NAMES.get(type(found), "a number")
-            raise OSError(f"{self._giver}: {self._path}{name} is {what}")
-        return found
-
-
-def parse(data: bytes, giver: str) -> object:
-    """Any JSON; OSError where it is none. Nested too deeply is none, either."""
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as err:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as err:
+        raise OSError(f"{giver}: {err}") from err
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as err:
         raise OSError(f"{giver} answers no JSON") from err
 
 
-def printable(text: str) -> str:
+def printable(text: str | None) -> str:
     """What a terminal and /metrics can show: no control characters, no halves of
-    surrogate pairs.
+    surrogate pairs. None is the empty text.
     """
-    if text.isprintable():
-        return text
+    if not text or text.isprintable():
+        return text or ""
     return "".join(char for char in text if char.isprintable())

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from agent.cluster.answer import Answer
-from agent.cluster.cilium import applied
+from agent.cluster.answer import decode
+from agent.cluster.cilium import Config, Health, applied, decode_endpoints
 from agent.snapshot.cilium import Applied
 
 WIRE = Path(__file__).parent / "wire"
@@ -101,9 +101,13 @@ def answering(answers: Answers) -> Behaviour:
 
 def understood(answers: Answers) -> Applied:
     """What we make of answers, without a socket."""
-    health = Answer.parse(json.dumps(answers["/v1/healthz"]).encode(), "healthz")
-    config = Answer.parse(json.dumps(answers["/v1/config"]).encode(), "config")
-    return applied(health, config.inner("status"), answers["/v1/endpoint"], 0.0)
+    health, config, endpoints = (json.dumps(answers[url]).encode() for url in URLS)
+    return applied(
+        decode(health, Health, "healthz"),
+        decode(config, Config, "config"),
+        decode_endpoints(endpoints),
+        0.0,
+    )
 
 
 @contextlib.contextmanager

@@ -57,6 +57,7 @@ def says(answer: bytes) -> Behaviour:
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 NO_HTTP = "no whole HTTP answer"
+NO_OBJECT = "Expected `object`, got"
 ENOUGH = "longer than|without end|no answer within"  # whichever comes first
 
 
@@ -90,9 +91,9 @@ def is_told(behave: Behaviour, sentence: str, folder: Path, seconds: float) -> N
         (says(http(b"")), "no JSON"),
         (says(http(b"<html>")), "no JSON"),
         (says(http(b"\xff\xfe")), "no JSON"),
-        (says(http(b"[" * 200_000)), "no JSON"),
-        (says(http(b"[]")), "no JSON object"),
-        (says(http(b"1" * 10_000)), "no JSON"),
+        (says(http(b"[" * 200_000)), NO_OBJECT),
+        (says(http(b"[]")), NO_OBJECT),
+        (says(http(b"1" * 10_000)), "Number out of range"),
     ],
 )
 def test_one_sentence(behave: Behaviour, sentence: str, tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_one_sentence(behave: Behaviour, sentence: str, tmp_path: Path) -> None:
     [
         (flood(OK + b"\r\n", b" " * 65536), ENOUGH),
         (flood(CHUNKED, b"1\r\n \r\n"), ENOUGH),
-        (flood(CHUNKED + b"-1\r\n", b" " * 65536), ENOUGH),
+        (flood(CHUNKED + b"-1\r\n", b" " * 65536), f"{ENOUGH}|{NO_HTTP}"),
         (flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), ENOUGH),
         (drip(b""), "no answer within"),
         (drip(OK), "no answer within"),
