@@ -87,7 +87,7 @@ def mute(evidence: Evidence) -> Iterator[Finding]:
         remedy = (
             "look at its pod and that pod's log: kubectl get pods -A -l k8s-app=cilium "
             f"--field-selector spec.nodeName={node}; kubectl logs -n NAMESPACE POD "
-            "-c cilium-agent --previous"
+            "-c cilium-agent (with --previous where it was restarted)"
         )
     yield Finding(
         "C22",
