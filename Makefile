@@ -15,7 +15,7 @@ TEST_PACKAGES := gcc libc6-dev iptables ethtool libcap2-bin procps git ca-certif
 CLUSTER_PACKAGES := openssl ca-certificates make
 CLUSTER := env XDG_CACHE_HOME=$(CACHE) TOOLS=$(TOOLS) $(BIN)/python -m
 
-.PHONY: help demo test lint format bench test-kernels cluster cluster-down cluster-tools \
+.PHONY: help demo test test-packages test-builds lint format bench test-kernels cluster cluster-down cluster-tools \
   test-cluster test-cilium record-cilium image image-again base chart-docs pictures dashboards \
   lock clean
 help:
@@ -24,10 +24,16 @@ help:
 demo: $(BIN)/bigtcp-agent ## BIG TCP off and on, measured on this machine
 	$(SUDO) $(BIN)/bigtcp-agent demo $(ARGS)
 
-test: lint ## lint, types and all tests (root: they count real packets)
-	.ci/packages $(TEST_PACKAGES)
+test: lint test-packages ## lint, types and all tests (root: they count real packets)
 	.ci/unpack $(TOOLS) prometheus promtool
 	$(SUDO) env TOOLS=$(TOOLS) $(BIN)/python -m pytest $(ARGS)
+
+test-packages:
+	.ci/packages $(TEST_PACKAGES)
+
+test-builds: # the programs of test-cluster and test-cilium
+	tests/cluster/tools --all >/dev/null
+	tests/cilium/build 1.20.2 >/dev/null
 
 lint: $(VENV)/dev ## style, format, types
 	$(BIN)/ruff check
