@@ -237,6 +237,8 @@ class World:
 def assert_it_says_something(finding: Finding) -> None:
     assert finding.id in FINDING_IDS
     assert WORDS.search(finding.seen.replace("IPv4", "").replace("IPv6", ""))
+    # Numbers have thousands separators; a namespace's is a name.
+    assert not re.search(r"\d{5}", re.sub(r"netns \d+", "", finding.seen))
     assert finding.why
     assert finding.remedy
     assert finding.families

@@ -70,7 +70,8 @@ FINDING = {
     "id": "C09",
     "severity": "critical",
     "families": ["ipv4"],
-    "seen": "uplink cuts packets in software; ipv4: 4614 queued above 64 KiB, 0 left",
+    "seen": "uplink cuts packets in software; ipv4: 4,614 packets queued above 64 KiB, "
+    "0 left whole, limit 65,536 bytes",
     "why": "it is slower than BIG TCP off",
     "remedy": "raise gso_max_size and gso_ipv4_max_size of uplink to 196608",
     "subjects": ["uplink"],
