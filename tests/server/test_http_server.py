@@ -267,7 +267,7 @@ def test_not_everybody_observes_at_once(monkeypatch: pytest.MonkeyPatch) -> None
         told = [pool.submit(fetch, f"{url}/api/snapshot?seconds=60") for _ in range(2)]
         for _ in told:
             assert observe.begun.acquire(timeout=60)
-        busy = "too many ask at once; try again\n"
+        busy = "too many requests at once; try again\n"
         try:
             assert fetch(f"{url}/api/snapshot?seconds=60") == (503, busy)
             for page in ("livez", "readyz", "metrics", "api/snapshot"):

@@ -146,7 +146,7 @@ def test_a_pod_that_makes_no_sense(status: Json) -> None:
     api.objects[PODS] = [pod(container(**status))]
     watch = followed(api)
     assert not watch.source.up
-    assert "lists no objects" in watch.problem
+    assert "sends no list of objects" in watch.problem
 
 
 def test_it_is_listed_by_node_and_never_watched() -> None:

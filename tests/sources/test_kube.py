@@ -117,10 +117,10 @@ def test_a_request(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "sentence"),
     [
-        ("200 OK", b"<html>", "no JSON"),
-        ("200 OK", b"[]", "no JSON object"),
-        ("200 OK", b"[" * 100_000, "no JSON"),
-        ("200 OK", b"\xff", "no JSON"),
+        ("200 OK", b"<html>", "not JSON"),
+        ("200 OK", b"[]", "not a JSON object"),
+        ("200 OK", b"[" * 100_000, "not a JSON object"),
+        ("200 OK", b"\xff", "not JSON"),
         ("403 Forbidden", b'{"message": "it is forbidden"}', r"\(403\): it is forb"),
         ("403 Forbidden", b"[]", r"refuses /api \(403\): Forbidden"),
         ("503 Service Unavailable", b"<html>", r"\(503\): Service Unavailable"),
