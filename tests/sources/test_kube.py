@@ -12,7 +12,7 @@ import pytest
 
 from agent.cluster.api import RefusedError
 from agent.cluster.kube import Kube, connect
-from tests.process import free_port
+from tests.process import free_port, serving
 
 Send = Callable[[bytes], None]
 WATCH = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -48,17 +48,14 @@ def api_server(folder: Path, behave: Callable[[str, Send], None]) -> Iterator[Ku
         def log_message(self, *_: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        kube = connect(kubeconfig(folder, server.server_address[1]))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with serving(server):
+        kube = connect(kubeconfig(folder, int(server.server_address[1])))
         assert kube
         try:
             yield kube
         finally:
             kube.close()
-            server.shutdown()
-            thread.join()
 
 
 def says(status: str, body: bytes) -> Callable[[str, Send], None]:

@@ -4,14 +4,13 @@
 import contextlib
 import http.server
 import json
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from agent.snapshot.sample import SCHEMA, Sample
 from agent.views.top.feed import Missed, Seen, Told
-from tests.process import free_port
+from tests.process import free_port, serving
 
 KIB = 1024
 EDGES = [
@@ -203,15 +202,9 @@ class FakeAgent:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
+        address = ("127.0.0.1", self.port)
+        with serving(http.server.ThreadingHTTPServer(address, Handler)):
             yield
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
 
 
 @contextlib.contextmanager
