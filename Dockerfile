@@ -11,8 +11,11 @@
 ARG BASE=docker.io/library/debian:trixie-slim@sha256:a99cfc517144bc59b1978475ec53b46ecabec7e43635402ee5b77cc54cd1b20a
 
 FROM ${BASE} AS base
+# Debian's bytecode is valid for the times of its sources, and a build with --timestamp changes these: each start
+# of a process on a read-only root would compile them again.
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends python3 python3-bpfcc python3-seccomp libbpf1 \
+ && python3 -m compileall -q -f --invalidation-mode unchecked-hash /usr/lib/python3 /usr/lib/python3.* \
  && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
 
 FROM base AS build

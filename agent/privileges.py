@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gives up what the agent does not need once its programs are attached.
+"""Drop capabilities and unix sockets for good.
 
+The agent does so as soon as it has started the child process that loads its programs.
 Capabilities are of a thread (capabilities(7)) and a new thread inherits its parent's,
 so drop_capabilities() runs before the first thread starts.
 """

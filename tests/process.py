@@ -8,9 +8,11 @@ import http.client
 import json
 import os
 import socket
+import socketserver
 import ssl
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -184,3 +186,16 @@ def start_stages(process: subprocess.Popen[str]) -> dict[str, float]:
         each["seconds"] for each in events if each["event"] == "counting"
     )
     return seconds
+
+
+@contextlib.contextmanager
+def serving(server: socketserver.BaseServer) -> Iterator[None]:
+    """Serve in a thread meanwhile, and close the server at the end."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()

@@ -4,6 +4,7 @@
 import contextlib
 import json
 import os
+import subprocess
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -77,3 +78,15 @@ def prometheus(
     server = Prometheus(namespace)
     wait_until(server.up, "Prometheus to be ready")
     yield server
+
+
+def require_valid_metrics(text: str) -> None:
+    """Fail where `promtool check metrics` has a word to say about them."""
+    checked = subprocess.run(
+        [tool("promtool"), "check", "metrics"],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")

@@ -6,7 +6,6 @@ import http.server
 import json
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +15,7 @@ from agent.lab.demo import BIG, LEGACY
 from agent.lab.netns import chain
 from agent.lab.netperf import serve, tcp_rr
 from agent.snapshot.model import Family
-from tests.process import COMMAND, agent, nobody
+from tests.process import COMMAND, agent, nobody, serving
 
 
 def check(*argv: str) -> tuple[int, str, str]:
@@ -35,7 +34,7 @@ def test_it_asks_the_agent() -> None:
         code, told, said = check("--url", address)
     assert code == 0, said
     assert "no Cilium" in " ".join(told.split())  # the kernel's name wraps it
-    assert "nothing is wrong as far as this node can see" in told
+    assert "No problems found on this node" in told
     assert "not seen: cilium: there is none here" in told
     assert "not seen: configmap: not asked: no --node-name" in told
 
@@ -151,12 +150,9 @@ class Stranger(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def stranger() -> Iterator[str]:
-    with http.server.HTTPServer(("127.0.0.1", 0), Stranger) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    server = http.server.HTTPServer(("127.0.0.1", 0), Stranger)
+    with serving(server):
         yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize(

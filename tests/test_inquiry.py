@@ -14,6 +14,7 @@ import pytest
 
 from agent import inquiry
 from agent.errors import AgentError
+from tests.process import serving
 
 PIECE = b"[" * 65536
 
@@ -39,12 +40,9 @@ class Endless(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def endless() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    with serving(server):
         yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize(

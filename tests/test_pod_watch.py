@@ -11,27 +11,12 @@ from agent.kernel.probes import Probes
 from agent.node import PodWatch
 from agent.snapshot.cilium import Endpoint
 from agent.snapshot.collector import Collector
-from tests.snapshot.fakes import OURS, FakeProbes
+from tests.snapshot.fakes import OURS, FakeProbes, endpoint
 from tests.sources.agent import recorded, understood
 
 LO = 1  # stands in every namespace
 GONE = 2**31 - 1  # stands in none
 NOBODY = understood(recorded("1.20.2")["on"])
-
-
-def endpoint(ifindex: int, pod: str, *addresses: str) -> Endpoint:
-    return Endpoint(
-        id=1,
-        state="ready",
-        ifindex=ifindex,
-        interface="lxc1",
-        mac="",
-        host_mac="",
-        addresses=addresses,
-        namespace="default" if pod else "",
-        pod=pod,
-        is_pod=True,
-    )
 
 
 class Kernel:

@@ -380,7 +380,7 @@ def test_a_second_agent_on_the_port_says_so() -> None:
         )
         assert done.returncode == 1
         assert done.stderr.startswith(f"error: cannot listen on :{port}: address")
-        assert "hint: another agent runs here" in done.stderr
+        assert "hint: stop the process that listens there" in done.stderr
 
 
 CAPABLE = ("setpriv", "--inh-caps=-all", "--ambient-caps=-all")

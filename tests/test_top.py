@@ -169,7 +169,7 @@ def test_replay_across_a_restart(tmp_path: Path) -> None:
     for flags in ((), ("--once",)):
         code, told, said = top("--replay", str(other), *flags)
         assert (code, told) == (1, "")
-        assert "holds no interval: one sample, or a restart between them" in said
+        assert "has no interval: that takes two samples of one agent" in said
 
 
 def test_without_a_terminal_it_outlives_the_agent(tmp_path: Path) -> None:
@@ -258,9 +258,9 @@ def test_a_record_that_finds_no_room(url: str, tmp_path: Path) -> None:
         (("--url", "x"), 2, "--url 'x' is no address of an agent"),
         (("--interval", "nan"), 2, "nan is no time"),
         (("--interval", "0"), 2, "0.0 is not in the range"),
-        (("--once", "--count", "2"), 2, "--once is --count 1"),
-        (("--replay", "a", "--record", "b"), 2, "--replay reads a file: --record"),
-        (("--replay", "a", "--url", "http://b"), 2, "--replay reads a file: --url"),
+        (("--once", "--count", "2"), 2, "--once and --count cannot be combined"),
+        (("--replay", "a", "--record", "b"), 2, "--replay and --record cannot"),
+        (("--replay", "a", "--url", "http://b"), 2, "--replay and --url cannot"),
         (("--replay", "/nonexistent"), 1, "/nonexistent cannot be read: no such file"),
         (("--replay", "/proc/self/exe"), 1, "this is no record"),
     ],
@@ -291,7 +291,7 @@ def test_one_sample_is_no_time(record: Path) -> None:
     record.write_text("".join(record.read_text().splitlines(keepends=True)[:2]))
     code, told, said = top("--replay", str(record), "--once")
     assert (code, told) == (1, "")
-    assert "holds no interval: one sample" in said
+    assert "has no interval: that takes two samples" in said
 
 
 # On a terminal.

@@ -71,6 +71,6 @@ def test_a_bad_file_ends_it_with_one_sentence(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        f"error: --web-config {path}: the password of 'me' is no bcrypt hash",
-        "hint: the format is that of exporter-toolkit's web configuration",
+        f"error: --web-config {path}: the password of 'me' is not a bcrypt hash",
+        "hint: see exporter-toolkit's docs/web-configuration.md for the format",
     ]

@@ -44,7 +44,7 @@ def decode(data: bytes | bytearray, kind: type[T], giver: str) -> T:
     except msgspec.ValidationError as err:
         raise OSError(f"{giver}: {err}") from err
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as err:
-        raise OSError(f"{giver} answers no JSON") from err
+        raise OSError(f"the answer of {giver} is not JSON") from err
 
 
 def printable(text: str | None) -> str:

@@ -108,7 +108,7 @@ def _api_client(kubeconfig: str, environ: Mapping[str, str], account: str) -> An
         LookupError,
         RecursionError,
     ) as err:  # it checks no types
-        raise OSError(f"{kubeconfig or account}: no kubeconfig file") from err
+        raise OSError(f"{kubeconfig or account}: not a kubeconfig file") from err
     if not configuration.verify_ssl:  # whoever said so need not hear it each time
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     pool = made.rest_client.pool_manager
@@ -188,7 +188,7 @@ def _pools_in_time() -> dict[str, Any]:
                 with _within(
                     _HEAD_SECONDS,
                     lambda: socket.socket.shutdown(raw, how),
-                    f"the API server sends no whole head in {_HEAD_SECONDS:.0f} s",
+                    f"the API server sends no complete header in {_HEAD_SECONDS:.0f} s",
                 ):
                     return super().getresponse()
 
@@ -248,7 +248,7 @@ class _Answer(_Object):
         found = super().decoded()
         if self.items is not msgspec.UNSET:
             if (found.get("metadata") or {}).get("continue"):
-                raise OSError("the API server sends a part of a list, not all of it")
+                raise OSError("the API server sends an incomplete list")
             found["items"] = (item.decoded() for item in self.items or ())
         return found
 
@@ -336,7 +336,7 @@ class Kube:
         self._open.add(response)
         try:
             if self._closed:
-                raise OSError("closed")
+                raise OSError("the connection is closed")
             with (
                 self._translated(),
                 _within(
@@ -348,8 +348,8 @@ class Kube:
                 encoding = response.headers.get("Content-Encoding", "identity")
                 if encoding.lower() != "identity":
                     raise OSError(
-                        f"the API server's answer to {path} is encoded as "
-                        f"{printable(encoding)[:_MOST_SAID]}, which was not asked for"
+                        f"the API server's answer to {path} has the encoding "
+                        f"{printable(encoding)[:_MOST_SAID]}, which is not accepted"
                     )
                 if response.status != _HTTP_OK:
                     body = response.read(_MAX_REFUSAL_BYTES, decode_content=False)
@@ -389,7 +389,7 @@ class Kube:
         except HTTPError as err:
             raise OSError(f"no API server at {self._host}: {_line(err)}") from err
         except ConfigException as err:
-            raise OSError(f"credentials for {self._host}: {_line(err)}") from err
+            raise OSError(f"no credentials for {self._host}: {_line(err)}") from err
 
 
 def _answer(content: memoryview) -> Json:
@@ -401,9 +401,9 @@ def _answer(content: memoryview) -> Json:
             raise OSError(
                 f"the API server lists more than {MAX_OBJECTS:,} objects"
             ) from err
-        raise OSError(f"the API server answers no JSON object: {err}") from err
+        raise OSError(f"the API server's answer is not a JSON object: {err}") from err
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as err:
-        raise OSError("the API server answers no JSON") from err
+        raise OSError("the API server's answer is not JSON") from err
     return answer.decoded()
 
 
@@ -414,13 +414,13 @@ def _parsed(data: bytes) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as err:
-        raise OSError("the API server answers no JSON") from err
+        raise OSError("the API server's answer is not JSON") from err
 
 
 def _object(data: bytes) -> Json:
     found = _parsed(data)
     if not isinstance(found, dict):
-        raise OSError("the API server answers no JSON object")
+        raise OSError("the API server's answer is not a JSON object")
     return found
 
 

@@ -4,7 +4,8 @@
 A request on the unix socket FD is one byte, the number of a URL in URLS, and the
 socket to answer on. The answer is a 4-byte errno and, where that is 0, what Cilium's
 agent sends on a connection of its own. Nothing else can be asked. It runs without
-Python's site packages and imports little: 8 MB.
+Python's site packages and imports little: 4 MiB of memory, besides the interpreter's
+files, which it shares with the agent.
 """
 
 import contextlib

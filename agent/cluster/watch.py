@@ -154,7 +154,7 @@ class Watch(Generic[T]):
             version = str(answer["metadata"]["resourceVersion"])
             kept = {_key(item): self._of.keep(item) for item in answer["items"] or ()}
         except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as err:
-            raise OSError(f"{path}: the API server lists no objects") from err
+            raise OSError(f"{path}: the API server sends no list of objects") from err
         self.objects = {key: item for key, item in kept.items() if item is not None}
         self._up()
         return path, version
@@ -208,7 +208,7 @@ class Watch(Generic[T]):
                     raise OSError(f"{path} has more than {MAX_OBJECTS:,} objects")
                 self.objects = others
         except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as err:
-            raise OSError(f"{path}: the API server sends no event") from err
+            raise OSError(f"{path}: the API server sends an invalid event") from err
         self._up()
         return version
 

@@ -33,23 +33,23 @@ if TYPE_CHECKING:
     default=1.0,
     callback=no_nan,
     show_default=True,
-    help="Seconds from sample to sample.",
+    help="Seconds between two samples.",
 )
-@click.option("--once", is_flag=True, help="One interval, then end.")
+@click.option("--once", is_flag=True, help="Show one interval, then end.")
 @click.option(
-    "--count", type=click.IntRange(1), help="So many intervals, as text, then end."
+    "--count", type=click.IntRange(1), help="Show so many intervals as text, then end."
 )
 @click.option(
     "--record",
     metavar="FILE",
-    help="Write every sample into a new file, too. Where it finds no room, watching "
-    "goes on, and the exit code is 1.",
+    help="Also write every sample to a new file. If the file cannot be written any "
+    "more, top goes on, and its exit code is 1.",
 )
 @click.option(
     "--replay",
     metavar="FILE",
-    help="Show what was recorded; --once: all of it as one interval, without the time "
-    "in which the agent was not there.",
+    help="Show a record. With --once it is one interval, without the time in which "
+    "the agent did not run.",
 )
 @click.option(
     "-o",
@@ -74,16 +74,16 @@ def top(  # noqa: PLR0913  a flag each
 ) -> int:
     """See big packets live: which devices and pods, how big, where they are cut.
 
-    Asks the agent of this node or, where none answers, probes of its own; with --url
-    that agent and nobody else. Press ? for help.
+    It asks the agent of this node. If none answers, it attaches probes of its own; with
+    --url it asks that agent only. Press ? for help.
     """
     # An agent's own pod has BIGTCP_URL, for what asks it.
     given = click.get_current_context().get_parameter_source("url")
     if replay and (record or given is ParameterSource.COMMANDLINE):
         other = "--record" if record else "--url"
-        raise click.UsageError(f"--replay reads a file: {other} makes no sense with it")
+        raise click.UsageError(f"--replay and {other} cannot be combined")
     if once and count:
-        raise click.UsageError("--once is --count 1: give one of them")
+        raise click.UsageError("--once and --count cannot be combined")
     count = 1 if once else count
     screen = output == "table" and count is None and _is_terminal()
     with contextlib.ExitStack() as stack:

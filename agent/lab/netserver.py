@@ -23,7 +23,7 @@ def addresses(host: str, wanted: tuple[Family, ...]) -> dict[Family, str]:
     try:
         entries = _getaddrinfo(host)
     except (socket.gaierror, UnicodeError) as err:
-        why = getattr(err, "strerror", None) or "no host name"
+        why = getattr(err, "strerror", None) or "not a host name"
         raise AgentError(
             f"--server: {host} is not known: {why[:1].lower()}{why[1:]}",
             "is the name right? from a pod, a Service is NAME.NAMESPACE.svc",

@@ -189,7 +189,7 @@ def not_written(path: str, err: OSError) -> RecordError:
 def no_interval(path: str) -> RecordError:
     """What to raise where a record holds no time that passed."""
     return RecordError(
-        f"{path} holds no interval: one sample, or a restart between them",
+        f"{path} has no interval: that takes two samples of one agent",
         "let `top --record` run for longer",
     )
 

@@ -17,7 +17,6 @@ import os
 import re
 import secrets
 import ssl
-import stat
 import sys
 import time
 from collections import OrderedDict
@@ -32,6 +31,7 @@ import structlog
 import yaml
 
 from agent.errors import BadValueError
+from agent.input_files import read_regular_file
 from agent.server.http_server import BusyError, Pool, Request, Response, text_response
 
 _log = structlog.get_logger(__name__)
@@ -82,7 +82,7 @@ _HEADERS = {
 _BCRYPT = re.compile(r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
-_MANUAL = "the format is that of exporter-toolkit's web configuration"
+_MANUAL = "see exporter-toolkit's docs/web-configuration.md for the format"
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -119,7 +119,7 @@ class Tls(_Section, frozen=True):
         if self.min_version > self.max_version:
             raise ValueError("min_version is above max_version")
         if len(self.curve_preferences) > 1 and sys.version_info < (3, 15):
-            raise ValueError("curve_preferences with more than one is not supported")
+            raise ValueError("more than one of curve_preferences needs Python 3.15")
         for name in self.curve_preferences:
             try:
                 ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ecdh_curve(_CURVES[name])
@@ -128,17 +128,17 @@ class Tls(_Section, frozen=True):
                 raise ValueError(why) from err
         for name in ("cert", "key", "client_ca"):
             if getattr(self, name) and getattr(self, f"{name}_file"):
-                raise ValueError(f"{name} and {name}_file exclude each other")
+                raise ValueError(f"{name} and {name}_file cannot be combined")
         for name in ("cert", "key"):
             if not getattr(self, name) and not getattr(self, f"{name}_file"):
                 raise ValueError(f"{name}_file is missing")
         authority = self.client_ca or self.client_ca_file
         if self.asks_clients and not authority:
-            raise ValueError("client_ca_file is missing: who signs the clients'?")
+            raise ValueError("client_auth_type needs client_ca_file")
         if (authority or self.client_allowed_sans) and not self.asks_clients:
             raise ValueError(
-                "client_ca_file and client_allowed_sans are of no use without "
-                "client_auth_type"
+                "client_ca_file and client_allowed_sans need client_auth_type "
+                "VerifyClientCertIfGiven or RequireAndVerifyClientCert"
             )
 
     @property
@@ -168,7 +168,7 @@ class Tls(_Section, frozen=True):
         elif curves:
             getattr(context, "set_groups")(":".join(curves))  # noqa: B009  Python 3.15
         cert, key, authority = (
-            text.encode() or (_read_file(path) if path else b"")
+            text.encode() or (read_regular_file(path, _MAX_FILE_BYTES) if path else b"")
             for text, path in (
                 (self.cert, self.cert_file),
                 (self.key, self.key_file),
@@ -208,7 +208,7 @@ class _Http(_Section, frozen=True):
             if _HEADERS[name]:
                 _require_known(f"headers.{name}", _HEADERS[name], value)
             if not re.fullmatch(r"[ -~]*", value):
-                raise ValueError(f"headers.{name} has characters that no header has")
+                raise ValueError(f"headers.{name} is not printable ASCII")
 
 
 class _RateLimit(_Section, frozen=True):
@@ -220,9 +220,11 @@ class _RateLimit(_Section, frozen=True):
     def __post_init__(self) -> None:
         """Refuse what is no duration: ValueError."""
         if _DURATION.sub("", str(self.interval)) not in ("", "0"):
-            raise ValueError(f"interval {self.interval!r} is no duration like 100ms")
+            raise ValueError(
+                f"interval {self.interval!r} is not a duration such as 100ms"
+            )
         if self.seconds and self.burst < 1:
-            raise ValueError("burst below 1 would refuse every request")
+            raise ValueError("burst below 1 refuses every request")
 
     @property
     def seconds(self) -> float:
@@ -243,9 +245,9 @@ class WebConfig(_Section, frozen=True):
         """Refuse what is no user or no hash: ValueError."""
         for name, value in (self.basic_auth_users or {}).items():
             if not _BCRYPT.fullmatch(value):
-                raise ValueError(f"the password of {name!r} is no bcrypt hash")
+                raise ValueError(f"the password of {name!r} is not a bcrypt hash")
             if not name or ":" in name:
-                raise ValueError(f"basic_auth_users: {name!r} is no user name")
+                raise ValueError(f"basic_auth_users: {name!r} is not a user name")
 
     @property
     def tls(self) -> Tls | None:
@@ -370,29 +372,29 @@ class Authenticator:
             config, context = self._read()
             self._reject_weaker(config)
         except BadValueError as err:
-            _log.error("web config not renewed", error=err.message)
+            _log.error("web config not reloaded", error=err.message)
             return
         if config.users != self._config.users:
             self._known = set()
         self._config, self._context = config, context
-        _log.info("web config renewed")
+        _log.info("web config reloaded")
 
     def _reject_weaker(self, config: WebConfig) -> None:
         """A file that is empty while it is saved must not open the door."""
         before, now = self._config.tls, config.tls
         if (before is None) != (now is None):
-            what = "TLS cannot be switched on or off now"
+            what = "switching TLS on or off needs a restart"
         elif self._config.users and not config.users:
-            what = "passwords cannot be given up now"
+            what = "removing all users needs a restart"
         elif before and now and before.asks_clients and not now.asks_clients:
-            what = "certificates of clients cannot be given up now"
+            what = "no longer checking client certificates needs a restart"
         elif (
             before
             and now
             and before.client_allowed_sans
             and not now.client_allowed_sans
         ):
-            what = "client_allowed_sans cannot be given up now"
+            what = "removing client_allowed_sans needs a restart"
         else:
             return
         raise BadValueError(f"--web-config {self._path}: {what}", "restart the agent")
@@ -414,8 +416,8 @@ class Authenticator:
             raise BadValueError(
                 f"--web-config {self._path}: {names} cannot be used: "
                 f"{why.lower().replace('_', ' ')}",
-                "they are a certificate, its key without a password, and the "
-                "clients' authority, in PEM",
+                "use PEM files: a certificate, its key without a password, and the "
+                "certificate authority of the clients",
             ) from err
 
 
@@ -454,19 +456,6 @@ def _signature(path: str) -> object:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _read_file(path: str) -> bytes:
-    """A regular file of at most 1 MiB, opened without waiting; OSError otherwise."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if stat.S_ISDIR(mode := os.fstat(file.fileno()).st_mode):
-            raise IsADirectoryError("is a directory")
-        if not stat.S_ISREG(mode):
-            raise OSError("is no regular file")
-        content = file.read(_MAX_FILE_BYTES + 1)
-    if len(content) > _MAX_FILE_BYTES:
-        raise OSError("is larger than 1 MiB")
-    return content
-
-
 @contextlib.contextmanager
 def _as_file(content: bytes) -> Iterator[str]:
     """Path of a file in memory: ssl reads certificates from files only."""
@@ -478,14 +467,15 @@ def _as_file(content: bytes) -> Iterator[str]:
 def read(path: str) -> WebConfig:
     """The file, files in it relative to its folder; BadValueError otherwise."""
     try:
-        values = yaml.load(_read_file(path), _Loader)  # noqa: S506  a SafeLoader
+        values = yaml.load(read_regular_file(path, _MAX_FILE_BYTES), _Loader)  # noqa: S506  a SafeLoader
         config = msgspec.convert({} if values is None else values, WebConfig)
     except (OSError, ValueError, LookupError, AttributeError, TypeError) as err:
         raise BadValueError(f"--web-config {path}: {_reason(err)}", _MANUAL) from err
     except (yaml.YAMLError, RecursionError) as err:
         mark = getattr(err, "problem_mark", None)
         where = f", line {mark.line + 1}: {getattr(err, 'problem', '')}" if mark else ""
-        raise BadValueError(f"--web-config {path}: no YAML{where}", _MANUAL) from err
+        message = f"--web-config {path}: not valid YAML{where}"
+        raise BadValueError(message, _MANUAL) from err
     if config.tls is None:
         return config
     folder = os.path.dirname(path)
@@ -504,7 +494,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # it is untyped
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = [key for key in keys if keys.count(key) > 1]
         if twice:
-            raise msgspec.ValidationError(f"{twice[0]!r} stands there twice")
+            raise msgspec.ValidationError(f"the key {twice[0]!r} is there twice")
         return dict(super().construct_mapping(node, deep))
 
 
@@ -514,9 +504,9 @@ def _reason(err: Exception) -> str:
         text = err.strerror or str(err)
         return text[:1].lower() + text[1:]
     if isinstance(err, UnicodeError):
-        return "no YAML"
+        return "not valid YAML"
     if not isinstance(err, msgspec.ValidationError):
-        return "a value in it makes no sense"
+        return "a value is not valid for its YAML type"
     text, _, place = str(err).partition(" - at `$")
     place = place.strip(".`")
     return f"{place}: {text[:1].lower()}{text[1:]}" if place else text

@@ -86,7 +86,7 @@ class BusyError(OSError):
     """Too many requests at once."""
 
     def __init__(self) -> None:
-        super().__init__("too many ask at once; try again")
+        super().__init__("too many requests at once; try again")
 
 
 class Pool:
@@ -386,11 +386,14 @@ class Server:
                 return refusal
             if request.method not in ("GET", "HEAD"):
                 status = HTTPStatus.METHOD_NOT_ALLOWED
-                return text_response(status, "only GET\n", Allow="GET, HEAD")
+                text = "only GET and HEAD are allowed\n"
+                return text_response(status, text, Allow="GET, HEAD")
             route = self._routes.get(request.path)
             if route is None:
                 known = "/" if "/" in self._routes else "/metrics"
-                return text_response(HTTPStatus.NOT_FOUND, f"not here; see {known}\n")
+                return text_response(
+                    HTTPStatus.NOT_FOUND, f"no such path; see {known}\n"
+                )
             handle = partial(route.handler, request)
             if route.pool is None:
                 return handle()
@@ -463,8 +466,8 @@ def _connection_limit() -> int:
         return _MAX_CONNECTIONS
     if soft < _RESERVED_FILES + _MIN_CONNECTIONS:
         raise AgentError(
-            f"{soft} file descriptors are too few",
-            f"allow {_RESERVED_FILES + _MAX_CONNECTIONS} or more (ulimit -n)",
+            f"the limit of {soft:,} file descriptors is too low",
+            f"raise it to {_RESERVED_FILES + _MAX_CONNECTIONS} or more (ulimit -n)",
         )
     return min(_MAX_CONNECTIONS, soft - _RESERVED_FILES)
 
@@ -494,9 +497,9 @@ def _listen(address: Address) -> socket.socket:
         elif isinstance(err, OSError) and err.errno:
             why = os.strerror(err.errno).lower()
             if err.errno == errno.EADDRINUSE:
-                hint = "another agent runs here, or choose another --listen"
+                hint = "stop the process that listens there, or choose another --listen"
         else:
-            why = "no host name"
+            why = "not a host name"
         raise AgentError(f"cannot listen on {address}: {why}", hint) from err
     listener.setblocking(False)
     return listener

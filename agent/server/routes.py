@@ -116,7 +116,7 @@ def _seconds(query: str) -> float | None:
         seconds = -1
     if not 0 < seconds <= _MAX_OBSERVE_SECONDS:
         raise BadValueError(
-            f"seconds={values[-1]} is no time to observe",
+            f"seconds={values[-1]} is not an observation time in seconds",
             f"use a number above 0, up to {_MAX_OBSERVE_SECONDS}",
         )
     return seconds

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.snapshot.cuts import cuts
-from agent.snapshot.evidence import ENOUGH_BYTES, FAMILIES, LEGACY, Evidence
+from agent.snapshot.evidence import ENOUGH_BYTES, FAMILIES, Evidence
 from agent.snapshot.findings import FINDINGS
 from agent.snapshot.findings.finding import Finding
 from agent.snapshot.model import Family
@@ -67,7 +67,8 @@ def _judge(evidence: Evidence, family: Family) -> Judgement:
     if evidence.refused(family):
         return Judgement(State.REFUSED, _why_refused(evidence, family))
     if dropped := evidence.dropped(family):
-        return Judgement(State.DROPPED, f"{dropped} were too big to be forwarded")
+        why = f"{dropped:,} packets were too big to be forwarded"
+        return Judgement(State.DROPPED, why)
     if found := cuts(evidence, family):
         names = _names([cut.name for cut in found])
         return Judgement(State.SEGMENTED, f"cut in software at {names}")
@@ -102,7 +103,7 @@ def _why_refused(evidence: Evidence, family: Family) -> str:
         return f"Cilium's agent {who}, and no device is raised"
     if not applied.big_tcp[family].enabled:
         return "the Cilium agent runs without it"
-    return f"Cilium could set no more than {applied.big_tcp[family].max_gso} bytes"
+    return f"Cilium could set no more than {applied.big_tcp[family].max_gso:,} bytes"
 
 
 def _idle_or_active(evidence: Evidence, family: Family) -> Judgement:
@@ -111,5 +112,5 @@ def _idle_or_active(evidence: Evidence, family: Family) -> Judgement:
         share = f"{100 * big / total:.0f} % of the bytes are in packets above 64 KiB"
         return Judgement(State.ACTIVE, share)
     if total >= ENOUGH_BYTES:
-        return Judgement(State.IDLE, f"traffic, but no packet above {LEGACY} bytes")
+        return Judgement(State.IDLE, "traffic, but no packet above 64 KiB")
     return Judgement(State.IDLE, "not enough traffic to tell")

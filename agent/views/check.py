@@ -147,8 +147,8 @@ def _unseen(picture: dict[str, Any]) -> list[str]:
     foreign = picture.get("maps", {}).get("foreign_devices")
     if foreign and foreign["used"] >= foreign["limit"]:
         found.append(
-            f"single devices of other namespaces beyond the first {foreign['limit']}: "
-            "they are counted together"
+            "single devices of other namespaces beyond the first "
+            f"{foreign['limit']:,}: they are counted together"
         )
     # An agent of an earlier version does not tell them.
     lost = picture.get("unknown_pods", ())

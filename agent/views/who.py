@@ -27,5 +27,5 @@ def no_findings(picture: Mapping[str, Any]) -> str:
     if picture.get("cilium") is None and belongs:
         why = picture.get("sources", {}).get("cilium", {}).get("problem")
         why = why or "there is none on this node"
-        return f"no problems found in what was seen; not checked: Cilium ({why})"
-    return "nothing is wrong as far as this node can see"
+        return f"No problems found; not checked: Cilium ({why})"
+    return "No problems found on this node"

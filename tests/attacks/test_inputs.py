@@ -239,7 +239,7 @@ BIG_OBJECT = json.dumps(named("a", data={"a": [[]] * 200_000}), separators=(",",
 LISTS: dict[str, tuple[Behave, str]] = {
     "gzip": (
         at_once(whole(gzip.compress(bytes(100 << 20)), "Content-Encoding: gzip")),
-        "is encoded as gzip, which was not asked for",
+        "has the encoding gzip, which is not accepted",
     ),
     "no end": (again(b'{"metadata":{}},', first=HEAD), "longer than 16,777,216 bytes"),
     "spaces": (again(b" "), "longer than 16,777,216 bytes"),
@@ -249,7 +249,7 @@ LISTS: dict[str, tuple[Behave, str]] = {
     ),
     "empty lists": (
         at_once(whole(HEAD + b"[]," * (FULL // 3) + b"[]]}")),
-        "answers no JSON object",
+        "answer is not a JSON object",
     ),
     "big objects": (
         at_once(whole(HEAD + b",".join([BIG_OBJECT.encode()] * 20) + b"]}")),
@@ -259,16 +259,16 @@ LISTS: dict[str, tuple[Behave, str]] = {
         at_once(whole(HEAD + b'{"data":[' + b"[]," * (FULL // 3) + b"[]]}]}")),
         "an object of more than 1,048,576 bytes",
     ),
-    "nested": (at_once(whole(HEAD + b'{"data":' + b"[" * FULL)), "answers no JSON"),
+    "nested": (at_once(whole(HEAD + b'{"data":' + b"[" * FULL)), "answer is not JSON"),
     "what nobody reads": (
         at_once(whole(b'{"x":[' + b"[]," * (FULL // 3) + b"[]]}")),
-        "lists no objects",
+        "sends no list of objects",
     ),
     "a part": (
         at_once(
             whole(b'{"metadata":{"resourceVersion":"1","continue":"x"},"items":[]}')
         ),
-        "sends a part of a list, not all of it",
+        "sends an incomplete list",
     ),
 }
 WATCHES: dict[str, tuple[Behave, str]] = {
@@ -282,7 +282,7 @@ WATCHES: dict[str, tuple[Behave, str]] = {
         again(
             json.dumps({"type": "ADDED", "object": named("a" * 254)}).encode() + b"\n"
         ),
-        "sends no event",
+        "sends an invalid event",
     ),
 }
 
@@ -314,7 +314,11 @@ def test_bombs(bomb: str, targets: tuple[str, ...], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("head", "slow", "sentence"),
     [
-        (b"", b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1000, "sends no whole head in 1 s"),
+        (
+            b"",
+            b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1000,
+            "sends no complete header in 1 s",
+        ),
         (ENDLESS, b" " * 1000, "takes more than 2 s"),
     ],
 )
@@ -399,7 +403,7 @@ def test_slow_tls(certificates: Path) -> None:
         slow.bomb = never
         config = kubeconfig(certificates, f"https://127.0.0.1:{slow.port}", **ca)
         with Child(config, _HEAD_SECONDS=1) as child:
-            sentence = "no whole head in 1 s"
+            sentence = "no complete header in 1 s"
             wait_until(lambda: child.problem(("configmap",), sentence), sentence)
             slow.behave_well()
             wait_until(child.is_right, "the right answer")

@@ -140,7 +140,7 @@ def test_the_whole_leaves_out_restarts(path: Path, tmp_path: Path) -> None:
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
     with (
         Recording(str(path)) as recording,
-        pytest.raises(RecordError, match="holds no interval"),
+        pytest.raises(RecordError, match="has no interval"),
     ):
         recording.whole()
 

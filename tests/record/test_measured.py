@@ -100,7 +100,7 @@ def test_top_without_an_interval_or_traffic(tmp_path: Path) -> None:
     path, world = tmp_path / "a.jsonl", World()
     with Writer(str(path)) as recorded:
         recorded.add(world.sample().picture)
-        with pytest.raises(RecordError, match="holds no interval"):
+        with pytest.raises(RecordError, match="has no interval"):
             read(str(path))
         world.now += 1
         recorded.add(world.sample().picture)

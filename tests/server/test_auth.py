@@ -346,7 +346,7 @@ def test_a_rotated_certificate_serves_the_next_connection(tmp_path: Path) -> Non
         (tmp_path / "next").symlink_to("new")
         os.replace(tmp_path / "next", tmp_path / "data")
         assert shown(port, tmp_path) == (tmp_path / "new/server.crt").read_text()
-    assert [entry["event"] for entry in logs] == ["web config renewed"]
+    assert [entry["event"] for entry in logs] == ["web config reloaded"]
 
 
 def test_a_broken_renewal_keeps_what_was_good_and_says_so_once(folder: Path) -> None:
@@ -366,13 +366,13 @@ def test_a_broken_renewal_keeps_what_was_good_and_says_so_once(folder: Path) -> 
         assert serves("me:right")
         errors = [entry["error"] for entry in logs]
         assert len(errors) == 4
-        assert "cannot be switched on or off" in errors[2]
+        assert "switching TLS on or off needs a restart" in errors[2]
         assert "none.crt" in errors[3]
         assert "no such file" in errors[3]
         # What was missing comes: no other file has changed.
         os.replace(folder / "good.crt", folder / "none.crt")
         assert serves("me:right")
-        assert logs[-1]["event"] == "web config renewed"
+        assert logs[-1]["event"] == "web config reloaded"
         changed = good.replace(good.split("me: ")[1], hashed("other") + "}\n")
         (folder / "web.yaml").write_text(changed)
         assert serves("me:other")
@@ -422,7 +422,7 @@ def test_a_file_that_is_empty_while_it_is_saved_opens_no_door(
         (folder / "web.yaml").write_text(emptied)
         with structlog.testing.capture_logs() as logs:
             assert status(url) == 401
-        assert [entry["event"] for entry in logs] == ["web config not renewed"]
+        assert [entry["event"] for entry in logs] == ["web config not reloaded"]
 
 
 def negotiated(port: int, folder: Path, ciphers: str = "") -> tuple[str, str]:

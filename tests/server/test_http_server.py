@@ -97,37 +97,43 @@ def test_many_that_say_nothing_keep_nobody_away(
             assert fetch(f"{name}://127.0.0.1:{port}/{page}")[0] == 200
 
 
-def test_who_is_slow_for_himself_is_not_sent_away_for_a_crowd(
+@pytest.fixture
+def four(
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> Iterator[tuple[contextlib.ExitStack, int]]:
+    """The port of a server for four connections, and a stack to open them in."""
     monkeypatch.setattr(http_server, "_MAX_CONNECTIONS", 4)
-    monkeypatch.setattr(http_server, "_REQUEST_SECONDS", 600)
     with contextlib.ExitStack() as stack:
-        port = stack.enter_context(served())
-        slow = connected(stack, port, "127.0.0.2")
-        slow.sendall(b"GET /livez HT")
-        for _ in range(12):
-            connected(stack, port).sendall(b"G")
-        assert fetch_from("127.0.0.3", port, "/livez") == (200, "ok\n")
-        slow.sendall(b"TP/1.0\r\n\r\n")
-        assert slow.recv(100).startswith(b"HTTP/1.1 200")
+        yield stack, stack.enter_context(served())
+
+
+def test_who_is_slow_for_himself_is_not_sent_away_for_a_crowd(
+    four: tuple[contextlib.ExitStack, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack, port = four
+    monkeypatch.setattr(http_server, "_REQUEST_SECONDS", 600)
+    slow = connected(stack, port, "127.0.0.2")
+    slow.sendall(b"GET /livez HT")
+    for _ in range(12):
+        connected(stack, port).sendall(b"G")
+    assert fetch_from("127.0.0.3", port, "/livez") == (200, "ok\n")
+    slow.sendall(b"TP/1.0\r\n\r\n")
+    assert slow.recv(100).startswith(b"HTTP/1.1 200")
 
 
 def test_beyond_the_cap_one_of_the_crowd_is_closed_at_once(
-    monkeypatch: pytest.MonkeyPatch,
+    four: tuple[contextlib.ExitStack, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The newcomer, as long as none of its own address had the time to ask."""
-    monkeypatch.setattr(http_server, "_MAX_CONNECTIONS", 4)
+    stack, port = four
     monkeypatch.setattr(http_server, "_GRACE_SECONDS", 600)
-    with contextlib.ExitStack() as stack:
-        port = stack.enter_context(served())
-        first = [connected(stack, port) for _ in range(4)]
-        fifth = connected(stack, port)
-        assert fifth.recv(1) == b""
-        assert fetch_from("127.0.0.2", port, "/livez") == (200, "ok\n")
-        assert first[0].recv(1) == b""  # the oldest had to make room
-        first[1].sendall(b"GET /livez HTTP/1.0\r\n\r\n")
-        assert first[1].recv(100).startswith(b"HTTP/1.1 200")
+    first = [connected(stack, port) for _ in range(4)]
+    fifth = connected(stack, port)
+    assert fifth.recv(1) == b""
+    assert fetch_from("127.0.0.2", port, "/livez") == (200, "ok\n")
+    assert first[0].recv(1) == b""  # the oldest had to make room
+    first[1].sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+    assert first[1].recv(100).startswith(b"HTTP/1.1 200")
 
 
 def test_a_request_has_one_deadline_however_it_drips(
@@ -267,7 +273,7 @@ def test_not_everybody_observes_at_once(monkeypatch: pytest.MonkeyPatch) -> None
         told = [pool.submit(fetch, f"{url}/api/snapshot?seconds=60") for _ in range(2)]
         for _ in told:
             assert observe.begun.acquire(timeout=60)
-        busy = "too many ask at once; try again\n"
+        busy = "too many requests at once; try again\n"
         try:
             assert fetch(f"{url}/api/snapshot?seconds=60") == (503, busy)
             for page in ("livez", "readyz", "metrics", "api/snapshot"):

@@ -4,6 +4,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+from agent.snapshot.cilium import CiliumPod, Endpoint
 from agent.snapshot.histogram import Histogram
 from agent.snapshot.model import (
     Counters,
@@ -49,6 +50,41 @@ def link(
         sizes=SIZES,
         counters=Counters(rx, tx),
     )
+
+
+def endpoint(
+    ifindex: int,
+    pod: str = "",
+    *addresses: str,
+    interface: str = "lxc1",
+    number: int = 1,
+) -> Endpoint:
+    """A pod in namespace default; without `pod` Cilium does not tell its name."""
+    return Endpoint(
+        id=number,
+        state="ready",
+        ifindex=ifindex,
+        interface=interface,
+        mac="",
+        host_mac="",
+        addresses=addresses,
+        namespace="default" if pod else "",
+        pod=pod,
+        is_pod=True,
+    )
+
+
+# An agent of Cilium that ended with exit code 1, again and again.
+CRASHED = CiliumPod(
+    namespace="kube-system",
+    name="cilium-x7k2p",
+    waiting="CrashLoopBackOff",
+    restarts=12,
+    exit_code=1,
+    reason="Error",
+    message="",
+    finished=None,
+)
 
 
 def lengths(small: int = 0, big: int = 0) -> Lengths:

@@ -3,24 +3,14 @@
 
 from dataclasses import replace
 
-from agent.snapshot.cilium import ClusterState, Endpoint, Pod
+from agent.snapshot.cilium import ClusterState, Pod
 from agent.snapshot.endpoints import named_by_address
 from agent.snapshot.evidence import Evidence
+from tests.snapshot.fakes import endpoint
 from tests.snapshot.world import DOWN, HOST_SIDE, IPV4, World
 
-POD = Endpoint(
-    id=345,
-    state="ready",
-    ifindex=HOST_SIDE,
-    interface="lxc1",
-    mac="",
-    host_mac="",
-    addresses=("10.244.1.54", "fd00:244:1::d151"),
-    namespace="",
-    pod="",
-    is_pod=True,
-)
-HOST = replace(POD, id=1, ifindex=4, interface="cilium_host", is_pod=False)
+POD = endpoint(HOST_SIDE, "", "10.244.1.54", "fd00:244:1::d151")
+HOST = replace(POD, id=7, ifindex=4, interface="cilium_host", is_pod=False)
 
 
 def cluster(*pods: Pod) -> ClusterState:

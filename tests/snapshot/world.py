@@ -36,7 +36,7 @@ from agent.snapshot.model import (
 )
 from agent.snapshot.snapshot import DeviceRows, Recent, Snapshot
 from agent.snapshot.verdict import State, judge
-from tests.snapshot.fakes import OURS, link
+from tests.snapshot.fakes import OURS, endpoint, link
 
 EDGES = Contract.read(bpf_directory()).edges
 
@@ -95,20 +95,7 @@ class World:
             dsr_dispatch="",
             device_mtu=1500,
             config=DaemonConfig({}, "", "", None, None, None, None),
-            endpoints=(
-                Endpoint(
-                    id=1,
-                    state="ready",
-                    ifindex=HOST_SIDE,
-                    interface="lxc1",
-                    mac="",
-                    host_mac="",
-                    addresses=(),
-                    namespace="default",
-                    pod="web",
-                    is_pod=True,
-                ),
-            ),
+            endpoints=(endpoint(HOST_SIDE, "web"),),
         )
         self.configured: bool | None = None
         self.values: dict[str, str] = {}  # the rest of the ConfigMap
@@ -237,6 +224,8 @@ class World:
 def assert_it_says_something(finding: Finding) -> None:
     assert finding.id in FINDING_IDS
     assert WORDS.search(finding.seen.replace("IPv4", "").replace("IPv6", ""))
+    # Numbers have thousands separators; a namespace's is a name.
+    assert not re.search(r"\d{5}", re.sub(r"netns \d+", "", finding.seen))
     assert finding.why
     assert finding.remedy
     assert finding.families

@@ -4,7 +4,6 @@
 import contextlib
 import json
 import socketserver
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from agent.cluster.answer import decode
 from agent.cluster.cilium import Config, Health, applied, decode_endpoints
 from agent.snapshot.cilium import Applied
+from tests.process import serving
 
 WIRE = Path(__file__).parent / "wire"
 Answers = dict[str, Any]
@@ -134,11 +134,5 @@ def agent(
         block_on_close = False
 
     path.unlink(missing_ok=True)
-    with Server(str(path), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Server(str(path), Handler)):
+        yield

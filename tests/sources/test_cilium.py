@@ -172,7 +172,7 @@ def test_no_runtime_file(tmp_path: Path) -> None:
 def test_a_runtime_file_that_is_none(text: str, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text(text)
-    with pytest.raises(OSError, match=r"no JSON|Expected `object`"):
+    with pytest.raises(OSError, match=r"not JSON|Expected `object`"):
         read_runtime_config(str(path))
 
 

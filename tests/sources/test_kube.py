@@ -12,7 +12,7 @@ import pytest
 
 from agent.cluster.api import RefusedError
 from agent.cluster.kube import Kube, connect
-from tests.process import free_port
+from tests.process import free_port, serving
 
 Send = Callable[[bytes], None]
 WATCH = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -48,17 +48,14 @@ def api_server(folder: Path, behave: Callable[[str, Send], None]) -> Iterator[Ku
         def log_message(self, *_: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        kube = connect(kubeconfig(folder, server.server_address[1]))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with serving(server):
+        kube = connect(kubeconfig(folder, int(server.server_address[1])))
         assert kube
         try:
             yield kube
         finally:
             kube.close()
-            server.shutdown()
-            thread.join()
 
 
 def says(status: str, body: bytes) -> Callable[[str, Send], None]:
@@ -117,10 +114,10 @@ def test_a_request(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "sentence"),
     [
-        ("200 OK", b"<html>", "no JSON"),
-        ("200 OK", b"[]", "no JSON object"),
-        ("200 OK", b"[" * 100_000, "no JSON"),
-        ("200 OK", b"\xff", "no JSON"),
+        ("200 OK", b"<html>", "not JSON"),
+        ("200 OK", b"[]", "not a JSON object"),
+        ("200 OK", b"[" * 100_000, "not a JSON object"),
+        ("200 OK", b"\xff", "not JSON"),
         ("403 Forbidden", b'{"message": "it is forbidden"}', r"\(403\): it is forb"),
         ("403 Forbidden", b"[]", r"refuses /api \(403\): Forbidden"),
         ("503 Service Unavailable", b"<html>", r"\(503\): Service Unavailable"),

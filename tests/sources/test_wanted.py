@@ -173,7 +173,7 @@ def test_a_list_that_is_none(answer: Json) -> None:
     api.others[CONFIG_MAPS] = answer
     cluster = cluster_of(api)
     cluster.run()
-    assert "lists no objects" in cluster.state().problems["configmap"]
+    assert "sends no list of objects" in cluster.state().problems["configmap"]
 
 
 def test_no_api_server_is_absent() -> None:
@@ -187,12 +187,12 @@ def test_no_api_server_is_absent() -> None:
 
 def test_an_unusable_kubeconfig_has_failed() -> None:
     def connect() -> None:
-        raise OSError("config: no kubeconfig file")
+        raise OSError("config: not a kubeconfig file")
 
     cluster = Cluster(connect, "n1")
     cluster.run()
     assert cluster.state().sources["configmap"].errors == 1
-    assert cluster.state().problems["configmap"] == "config: no kubeconfig file"
+    assert cluster.state().problems["configmap"] == "config: not a kubeconfig file"
 
 
 def waiting(api: FakeApi, reachable: threading.Event) -> Watch[Json]:

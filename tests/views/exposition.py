@@ -31,7 +31,7 @@ from agent.snapshot.pods import PodName, Pods
 from agent.snapshot.snapshot import Snapshot
 from agent.snapshot.sources import Surroundings, Told
 from agent.views.exporter import FromSource
-from tests.snapshot.fakes import OURS, FakeProbes, link
+from tests.snapshot.fakes import OURS, FakeProbes, endpoint, link
 from tests.sources.agent import recorded, understood
 
 FILE = Path(__file__).parent / "metrics.txt"
@@ -56,17 +56,15 @@ def counted(edges: tuple[int, ...], small: int, big: int) -> Lengths:
     return Lengths(seen, small + 69 * big, 100_000 if big else 1000)
 
 
-def endpoint(ifindex: int, name: str) -> Endpoint:
-    return Endpoint(
-        ifindex, "ready", ifindex, f"lxc{ifindex}", "", "", (), "default", name, True
-    )
+def pod_endpoint(ifindex: int, name: str) -> Endpoint:
+    return endpoint(ifindex, name, interface=f"lxc{ifindex}", number=ifindex)
 
 
 def around(most: int) -> Surroundings:
     """Cilium in its own words; an API server that did not answer for pods."""
     said = understood(recorded("1.20.2")["on"])
-    pods = [endpoint(ifindex, name) for ifindex, name in PODS.items()]
-    lost = endpoint(199, "lost")  # its device is not here
+    pods = [pod_endpoint(ifindex, name) for ifindex, name in PODS.items()]
+    lost = pod_endpoint(199, "lost")  # its device is not here
     applied = replace(said, devices=("eth0",), endpoints=(*pods, lost))
     values = dict.fromkeys(("enable-ipv4-big-tcp", "enable-ipv6-big-tcp"), "true")
     sources = {

@@ -39,7 +39,7 @@ def _without_effect(evidence: Evidence, family: Family) -> tuple[str, str, str] 
         if evidence.mute or not evidence.refused(family):
             return None  # C22 tells it
         problem = evidence.snapshot.problems.get("cilium", "not asked")
-        seen = f"{family} BIG TCP wanted, no device of the node above {LEGACY} bytes"
+        seen = f"{family} BIG TCP wanted, no device of the node above {LEGACY:,} bytes"
         return (
             f"{seen}; Cilium's agent: {problem}",
             "what is configured is not applied, or Cilium does not run",
@@ -51,13 +51,13 @@ def _without_effect(evidence: Evidence, family: Family) -> tuple[str, str, str] 
     if told.max_gso <= LEGACY:
         size = told.max_gso or LEGACY
         return (
-            f"Cilium reports {family} BIG TCP enabled with {size} bytes",
+            f"Cilium reports {family} BIG TCP enabled with {size:,} bytes",
             "`enabled` is only the flag: no packet can be above 64 KiB",
             "see the limiting device (C03, C04), and the Cilium agent's log",
         )
     if 0 < told.max_gro <= LEGACY:
         return (
-            f"Cilium reports {family} BIG TCP enabled, GRO with {told.max_gro} bytes",
+            f"Cilium reports {family} BIG TCP enabled, GRO with {told.max_gro:,} bytes",
             "what is sent can be big, what is received is not merged above 64 KiB",
             "see the Cilium agent's log",
         )
@@ -74,11 +74,11 @@ def mute(evidence: Evidence) -> Iterator[Finding]:
     refused = tuple(f for f in evidence.asked_for if evidence.refused(f))
     if refused:
         sizes = ", ".join(
-            f"{link.name} at {gso_size(link, family)} bytes ({family})"
+            f"{link.name} at {gso_size(link, family):,} bytes ({family})"
             for family in refused
             for link in evidence.natives
         )
-        seen += f"; {sizes or f'no device above {LEGACY} bytes'}"
+        seen += f"; {sizes or f'no device above {LEGACY:,} bytes'}"
     if pod is not None:
         seen += f"; its pod {_how_it_ended(pod)}"
         remedy = pod.logs_command
@@ -109,7 +109,7 @@ def _how_it_ended(pod: CiliumPod) -> str:
     if pod.finished is not None:
         words += f" at {utc(pod.finished)}"
     if pod.restarts:
-        words += f", was restarted {pod.restarts} times"
+        words += f", was restarted {pod.restarts:,} times"
     if pod.waiting:
         words += f" ({pod.waiting})"
     line = last_error(pod.message)

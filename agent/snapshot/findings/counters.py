@@ -19,12 +19,12 @@ def not_counted(evidence: Evidence) -> Iterator[Finding]:
     lost = recent.unrecorded.get("map_full", 0)
     why = "a device or pod without a row is missing from verdict and metrics"
     if lost or full:
-        limit = f", which has room for {rows.limit} rows" if rows else ""
+        limit = f", which has room for {rows.limit:,} rows" if rows else ""
         yield Finding(
             "C25",
             Severity.WARNING,
             FAMILIES,
-            f"the agent's map of counters is full{limit}; {lost} packets in "
+            f"the agent's map of counters is full{limit}; {lost:,} packets in "
             f"{recent.seconds:.0f} s were not counted",
             why,
             "restart the agent, which begins with an empty map; if it fills again, "
@@ -37,8 +37,8 @@ def not_counted(evidence: Evidence) -> Iterator[Finding]:
             "C25",
             Severity.WARNING,
             FAMILIES,
-            f"the kernel had no memory for new rows: {lost} packets in "
-            f"{recent.seconds:.0f} s were not counted, {counted} were",
+            f"the kernel had no memory for new rows: {lost:,} packets in "
+            f"{recent.seconds:.0f} s were not counted, {counted:,} were",
             why,
             "raise the memory limit of the agent's container (resources.limits.memory "
             "in the chart), or free memory on the node",

@@ -30,7 +30,7 @@ def device_limits(evidence: Evidence) -> Iterator[Finding]:
         "C04" if others else "C03",
         Severity.WARNING if least <= LEGACY else Severity.INFO,
         families,
-        f"{', '.join(limiting)} can send no more than {least} bytes (tso_max_size)",
+        f"{', '.join(limiting)} can send no more than {least:,} bytes (tso_max_size)",
         "Cilium takes the least of all its devices, for every pod of the node",
         (
             "leave that device out of Cilium's `devices`"
@@ -57,7 +57,7 @@ def pods_to_restart(evidence: Evidence) -> Iterator[Finding]:
             "C06",
             Severity.WARNING,
             tuple(f for f in FAMILIES if any(f in fs for fs in families.values())),
-            f"{len(names)} of {len(evidence.pods)} pods are still at 64 KiB{since}",
+            f"{len(names):,} of {len(evidence.pods):,} pods are still at 64 KiB{since}",
             "Cilium sets a pod's size when it makes the pod, and never again",
             "restart these pods",
             names,
@@ -71,15 +71,16 @@ def drift(evidence: Evidence) -> Iterator[Finding]:
         if links and applied is not None:
             told = applied.big_tcp[family]
             sizes = ", ".join(
-                f"{link.name}: gso {gso_size(link, family)}, gro "
-                f"{gro_size(link, family)}"
+                f"{link.name} has gso {gso_size(link, family):,} and gro "
+                f"{gro_size(link, family):,} bytes"
                 for link in links
             )
             yield Finding(
                 "C07",
                 Severity.WARNING,
                 (family,),
-                f"Cilium has set gso {told.max_gso}, gro {told.max_gro}, but {sizes}",
+                f"Cilium has set gso {told.max_gso:,} and gro {told.max_gro:,} bytes, "
+                f"but {sizes}",
                 "a driver's reset or `ip link set gso_max_size` undid it; Cilium "
                 "looks only when it starts",
                 "restart the Cilium agent of this node",
@@ -103,7 +104,7 @@ def mixed_datapath(evidence: Evidence) -> Iterator[Finding]:
             "C19",
             Severity.INFO,
             FAMILIES,
-            f"{len(old)} pods have a veth pair, Cilium is in {applied.datapath_mode}",
+            f"{len(old):,} pods have a veth pair, Cilium is in {applied.datapath_mode}",
             "they were made before Cilium's datapath mode was changed",
             "restart these pods",
             old,

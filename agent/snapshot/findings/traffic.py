@@ -17,8 +17,8 @@ def software_segmentation(evidence: Evidence) -> Iterator[Finding]:
             found.setdefault((cut.cause, cut.name), []).append(cut)
     for (cause, name), its in found.items():
         seen = "; ".join(
-            f"{cut.family}: {cut.queued} queued above 64 KiB, {cut.sent} left whole, "
-            f"limit {cut.limit} bytes"
+            f"{cut.family}: {cut.queued:,} packets queued above 64 KiB, "
+            f"{cut.sent:,} left whole, limit {cut.limit:,} bytes"
             for cut in its
         )
         why = "it is slower than BIG TCP off"
@@ -51,7 +51,7 @@ def too_big_to_forward(evidence: Evidence) -> Iterator[Finding]:
             "C13",
             Severity.CRITICAL,
             (Family.IPV6,),
-            f"this node refused to forward {dropped} IPv6 packets as too big",
+            f"this node refused to forward {dropped:,} IPv6 packets as too big",
             "routing counts the 8-byte header of IPv6 BIG TCP for each segment; "
             "connections crawl",
             "use eBPF host routing, or an MTU that is 8 bytes lower in the pods",
@@ -73,7 +73,7 @@ def nothing_big(evidence: Evidence) -> Iterator[Finding]:
                 "C14",
                 Severity.INFO,
                 (family,),
-                f"{total} bytes in {evidence.snapshot.recent.seconds:.0f} s, none in "
+                f"{total:,} bytes in {evidence.snapshot.recent.seconds:.0f} s, none in "
                 "packets above 64 KiB",
                 "small writes, UDP or a slow path keep packets small, sendfile (17 "
                 "fragments) hardly passes 64 KiB; nothing has to be wrong",
@@ -93,7 +93,7 @@ def not_merged(evidence: Evidence) -> Iterator[Finding]:
                 Severity.INFO,
                 (family,),
                 "all that was received lately came in single packets, at "
-                + ", ".join(f"{link.name} (MTU {link.mtu})" for link in links),
+                + ", ".join(f"{link.name} (MTU {link.mtu:,})" for link in links),
                 "GRO merges TCP only, and where it is switched on; what is received "
                 "in single packets is never big",
                 f"if it is TCP: ethtool -K {links[0].name} gro on",

@@ -38,7 +38,7 @@ def test_gro_that_was_not_raised() -> None:
     world.change(big_tcp={IPV4: BigTcp(True, BIG, LEGACY), IPV6: BigTcp(True, BIG, 0)})
     world.resize("eth0", replace(UP, gro_ipv4_max=LEGACY))
     assert world.told() == ([State.ACTIVE, State.ACTIVE], ["C02 warning"])
-    assert "GRO with 65536" in world.verdict.findings[0].seen
+    assert "GRO with 65,536" in world.verdict.findings[0].seen
 
 
 @pytest.mark.parametrize(

@@ -33,14 +33,14 @@ def told(rows: int, **unrecorded: int) -> list[str]:
 def test_a_full_map(rows: int, lost: int) -> None:
     """Also before anything is lost by it, and also where it has room again."""
     (seen,) = told(rows, map_full=lost)
-    assert "room for 16384 rows" in seen
-    assert f"{lost} packets in 30 s" in seen
+    assert "room for 16,384 rows" in seen
+    assert f"{lost:,} packets in 30 s" in seen
 
 
 def test_no_memory() -> None:
     """A moment without it is no finding: a burst of new devices may bring one."""
     (seen,) = told(1, no_memory=10_000_000)
-    assert "no memory for new rows: 10000000 packets in 30 s" in seen
+    assert "no memory for new rows: 10,000,000 packets in 30 s" in seen
     assert not told(1, no_memory=1)
 
 

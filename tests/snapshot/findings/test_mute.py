@@ -5,14 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from agent.snapshot.cilium import CiliumPod
 from agent.snapshot.evidence import Evidence
 from agent.snapshot.findings.log_lines import MAX_LINE, last_error
 from agent.snapshot.verdict import State
 from agent.views.check import check_text
 from agent.views.picture import picture
 from agent.views.who import cilium_words
-from tests.snapshot.fakes import link
+from tests.snapshot.fakes import CRASHED, link
 from tests.snapshot.world import DOWN, World
 
 # From the log of cilium-agent 1.20.2, asked for BIG TCP with a tunnel.
@@ -24,16 +23,7 @@ REFUSED = (
     "time=2026-11-30T04:00:02.000000000Z level=info msg=Stopping\n"
 )
 REASON = "Start hook failed: BIG TCP in tunneling mode requires pending kernel support"
-POD = CiliumPod(
-    namespace="kube-system",
-    name="cilium-x7k2p",
-    waiting="CrashLoopBackOff",
-    restarts=12,
-    exit_code=1,
-    reason="Error",
-    message=REFUSED,
-    finished=1764475260.0,
-)
+POD = replace(CRASHED, message=REFUSED, finished=1764475260.0)
 
 
 def test_how_its_pod_ended() -> None:
@@ -113,7 +103,8 @@ def test_cilium_that_is_not_asked_is_no_reason_to_be_content() -> None:
     world.configured = None
     world.problems = {"cilium": "not asked: --no-cilium"}
     assert world.told() == ([State.DISABLED] * 2, [])
-    assert "nothing is wrong" not in check_text(picture(world.snapshot), "us")
+    text = check_text(picture(world.snapshot), "us")
+    assert "No problems found on this node" not in text
 
 
 def test_not_asked_to_the_end_yet_is_not_mute() -> None:

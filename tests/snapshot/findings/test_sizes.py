@@ -122,8 +122,8 @@ def test_a_nic_that_was_lowered_and_still_is_big(
     )
     for finding, family in zip(world.verdict.findings, families, strict=True):
         assert finding.families == (family,)
-        assert "has set gso 196608" in finding.seen
-        assert "100000" in finding.seen
+        assert "has set gso 196,608" in finding.seen
+        assert "100,000" in finding.seen
 
 
 @pytest.mark.parametrize(("kind", "findings"), [("veth", ["C19 info"]), ("netkit", [])])

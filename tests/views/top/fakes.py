@@ -4,14 +4,13 @@
 import contextlib
 import http.server
 import json
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from agent.snapshot.sample import SCHEMA, Sample
 from agent.views.top.feed import Missed, Seen, Told
-from tests.process import free_port
+from tests.process import free_port, serving
 
 KIB = 1024
 EDGES = [
@@ -70,7 +69,8 @@ FINDING = {
     "id": "C09",
     "severity": "critical",
     "families": ["ipv4"],
-    "seen": "uplink cuts packets in software; ipv4: 4614 queued above 64 KiB, 0 left",
+    "seen": "uplink cuts packets in software; ipv4: 4,614 packets queued above 64 KiB, "
+    "0 left whole, limit 65,536 bytes",
     "why": "it is slower than BIG TCP off",
     "remedy": "raise gso_max_size and gso_ipv4_max_size of uplink to 196608",
     "subjects": ["uplink"],
@@ -202,15 +202,9 @@ class FakeAgent:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
+        address = ("127.0.0.1", self.port)
+        with serving(http.server.ThreadingHTTPServer(address, Handler)):
             yield
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
 
 
 @contextlib.contextmanager

@@ -200,7 +200,7 @@ def test_findings(key: str) -> None:
         for text in ("C09 critical (ipv4): uplink cuts", "why: ", "do: ", "which: "):
             assert text in screen.text
         await screen.go(findings=[])  # type: ignore[arg-type]
-        assert "nothing is wrong" in screen.text
+        assert "No problems found on this node" in screen.text
         await screen.press(key)
         assert HEAD in screen.text
 
