@@ -37,7 +37,7 @@ _HELP = {
     "1.15.19": "clang 19 with -Wno-shorten-64-to-32",
     "1.16.19": "clang 19 with -Wno-shorten-64-to-32",
 }
-VERSIONS = ("1.15.19", "1.16.19", "1.18.6", "1.19.4", "1.20.2")
+VERSIONS = ("1.15.19", "1.16.19", "1.17.16", "1.18.6", "1.19.4", "1.20.2")
 WIRE = Path(__file__).parent.parent / "sources/wire"
 URLS = ("/v1/healthz", "/v1/config", "/v1/endpoint")
 
