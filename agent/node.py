@@ -58,7 +58,7 @@ class Node:
     collector: Collector
     probes: Probes
     pods: "PodWatch | None"  # where single pods are wanted
-    relay: Relay | None  # where this process may not ask Cilium itself
+    relay: Relay | None  # where Cilium is asked, and this process may not do it itself
 
 
 class PodWatch:
@@ -176,8 +176,10 @@ def opened(
         yield Node(collector, probes, watch, relay)
 
 
-def _restrict(stack: contextlib.ExitStack, cilium_socket: str) -> Relay:
-    """Give up capabilities and unix sockets; what still asks Cilium's agent."""
+def _restrict(stack: contextlib.ExitStack, cilium_socket: str) -> Relay | None:
+    """Give up capabilities and unix sockets; what still asks Cilium's agent, None
+    where it is not to be asked.
+    """
     try:
         privileges.drop_capabilities()
     except OSError as err:
@@ -185,7 +187,7 @@ def _restrict(stack: contextlib.ExitStack, cilium_socket: str) -> Relay:
             f"capabilities cannot be dropped: {err.strerror}",
             "allow capset(2) and prctl(2) in the seccomp profile of the container",
         ) from err
-    relay = stack.enter_context(Relay(cilium_socket))
+    relay = stack.enter_context(Relay(cilium_socket)) if cilium_socket else None
     try:
         privileges.deny_unix_sockets()
     except OSError as err:
