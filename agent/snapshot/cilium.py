@@ -6,6 +6,7 @@ version of Cilium, or this answer, does not say. Sizes are bytes, times seconds
 since the epoch, IP addresses in the canonical form of the ipaddress module.
 """
 
+import shlex
 from dataclasses import dataclass
 
 from agent.snapshot.model import Family, Source
@@ -163,9 +164,9 @@ class CiliumPod:
     @property
     def logs_command(self) -> str:
         """What prints the log of its last end, or of now where it never ended."""
-        previous = " --previous" if self.restarts else ""
-        where = f"-n {self.namespace} {self.name} -c {self.container}"
-        return f"kubectl logs {where}{previous}"
+        where = ("-n", self.namespace, self.name, "-c", self.container)
+        previous = ("--previous",) if self.restarts else ()
+        return shlex.join(("kubectl", "logs", *where, *previous))
 
 
 @dataclass(frozen=True, slots=True)

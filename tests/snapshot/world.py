@@ -36,6 +36,7 @@ from agent.snapshot.model import (
 )
 from agent.snapshot.snapshot import DeviceRows, Recent, Snapshot
 from agent.snapshot.verdict import State, judge
+from agent.views.check import COMMAND
 from tests.snapshot.fakes import OURS, link
 
 EDGES = Contract.read(bpf_directory()).edges
@@ -239,6 +240,9 @@ def assert_it_says_something(finding: Finding) -> None:
     assert WORDS.search(finding.seen.replace("IPv4", "").replace("IPv6", ""))
     assert finding.why
     assert finding.remedy
+    # `check` finds each command, to write it into a line of its own.
+    programs = re.findall(r"\b(?:bigtcp-agent|ethtool|kubectl)\b", finding.remedy)
+    assert [each.split()[0] for each in COMMAND.findall(finding.remedy)] == programs
     assert finding.families
     assert set(finding.families) <= {IPV4, IPV6}
     assert all(finding.subjects)
