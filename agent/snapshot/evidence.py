@@ -159,6 +159,19 @@ class Evidence:
             pods, key=lambda pod: (pod.waiting != "", pod.restarts), default=None
         )
 
+    @property
+    def no_cilium_objects(self) -> bool:
+        """Does the API server have neither Cilium's ConfigMap nor a pod of Cilium on
+        this node? False where it was not asked for both.
+        """
+        cluster = self.snapshot.cluster
+        return (
+            self.wanted is not None
+            and not self.wanted.found
+            and cluster is not None
+            and cluster.cilium_pods == ()
+        )
+
     @cached_property
     def datapath(self) -> Datapath:
         """How Cilium moves packets, or would as it was told."""

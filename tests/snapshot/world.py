@@ -112,6 +112,7 @@ class World:
             ),
         )
         self.configured: bool | None = None
+        self.found = True  # the ConfigMap, where the API server was asked for it
         self.values: dict[str, str] = {}  # the rest of the ConfigMap
         self.answers = self.left = True
         self.pods: tuple[Pod, ...] | None = None
@@ -206,7 +207,7 @@ class World:
         if self.configured is not None:
             value = str(self.configured).lower()
             values = {"enable-ipv4-big-tcp": value, "enable-ipv6-big-tcp": value}
-            wanted = Wanted(values | self.values, True, {}, None, 0)
+            wanted = Wanted(values | self.values, self.found, {}, None, 0)
             cluster = ClusterState(wanted, self.pods, {}, {}, self.cilium_pods)
         self.snapshot = Snapshot(
             taken=0,

@@ -91,6 +91,11 @@ def mute(evidence: Evidence) -> Iterator[Finding]:
             f"{where}; at that pod's log, with --previous where it was restarted: "
             "kubectl logs -n NAMESPACE POD -c cilium-agent"
         )
+        if evidence.no_cilium_objects:
+            remedy += (
+                "; if Cilium was removed (neither its ConfigMap nor its pod was found):"
+                " restart the node, its devices and files stay until then"
+            )
     yield Finding(
         "C22",
         Severity.WARNING,
