@@ -23,11 +23,8 @@ NOBODY = understood(recorded("1.20.2")["on"])
 def endpoint(ifindex: int, pod: str, *addresses: str) -> Endpoint:
     return Endpoint(
         id=1,
-        state="ready",
         ifindex=ifindex,
         interface="lxc1",
-        mac="",
-        host_mac="",
         addresses=addresses,
         namespace="default" if pod else "",
         pod=pod,

@@ -38,17 +38,14 @@ class Endpoint:
     """What Cilium serves on this node: a pod, the host or the health check.
 
     `ifindex` and `interface` are the host side of the pod's pair; of the host they
-    are those of cilium_host, or 0 and "". `mac` is the pod's own device, `host_mac`
-    the host side. `namespace` and `pod` are "" where Cilium does not tell them: of
-    what is no pod, and of a pod whose name no source of this version has.
+    are those of cilium_host, or 0 and "". `namespace` and `pod` are "" where Cilium
+    does not tell them: of what is no pod, and of a pod whose name no source of this
+    version has.
     """
 
     id: int
-    state: str
     ifindex: int
     interface: str
-    mac: str
-    host_mac: str
     addresses: tuple[str, ...]
     namespace: str
     pod: str
@@ -78,17 +75,6 @@ class DaemonConfig:
     bpf_masquerade: bool | None
     ipsec: bool | None
     wireguard: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class RuntimeConfig:
-    """The file that the Cilium agent leaves behind when it starts.
-
-    `written` is when that was: a ConfigMap changed later is not applied.
-    """
-
-    written: float
-    config: DaemonConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ class Evidence:
         if self.applied is not None:
             return self.applied.big_tcp[family].enabled
         runtime = self.snapshot.runtime
-        return runtime.config.big_tcp.get(family) if runtime else None
+        return runtime.big_tcp.get(family) if runtime else None
 
     def asked(self, family: Family) -> bool:
         """Does anybody want it: the ConfigMap, or the Cilium agent as it runs?"""

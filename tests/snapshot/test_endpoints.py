@@ -10,11 +10,8 @@ from tests.snapshot.world import DOWN, HOST_SIDE, IPV4, World
 
 POD = Endpoint(
     id=345,
-    state="ready",
     ifindex=HOST_SIDE,
     interface="lxc1",
-    mac="",
-    host_mac="",
     addresses=("10.244.1.54", "fd00:244:1::d151"),
     namespace="",
     pod="",

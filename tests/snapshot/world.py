@@ -15,7 +15,6 @@ from agent.snapshot.cilium import (
     DaemonConfig,
     Endpoint,
     Pod,
-    RuntimeConfig,
     Wanted,
 )
 from agent.snapshot.findings import FINDING_IDS
@@ -99,11 +98,8 @@ class World:
             endpoints=(
                 Endpoint(
                     id=1,
-                    state="ready",
                     ifindex=HOST_SIDE,
                     interface="lxc1",
-                    mac="",
-                    host_mac="",
                     addresses=(),
                     namespace="default",
                     pod="web",
@@ -120,7 +116,7 @@ class World:
         self.stored: tuple[Endpoint, ...] = ()
         self.problems: dict[str, str] = {}
         self.errors = 0  # of Cilium's agent
-        self.runtime: RuntimeConfig | None = None
+        self.runtime: DaemonConfig | None = None
         self.too_big = 0
         self.attached = dict.fromkeys(Hook, True)
         self.rows: dict[RowKey, Lengths] = {}

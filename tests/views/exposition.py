@@ -57,9 +57,7 @@ def counted(edges: tuple[int, ...], small: int, big: int) -> Lengths:
 
 
 def endpoint(ifindex: int, name: str) -> Endpoint:
-    return Endpoint(
-        ifindex, "ready", ifindex, f"lxc{ifindex}", "", "", (), "default", name, True
-    )
+    return Endpoint(ifindex, ifindex, f"lxc{ifindex}", (), "default", name, is_pod=True)
 
 
 def around(most: int) -> Surroundings:

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from agent.node import _NOT_ASKED
-from agent.snapshot.cilium import RuntimeConfig
 from agent.snapshot.collector import Collector
 from agent.snapshot.model import Hook, Link, MapEntries, Source
 from agent.snapshot.sources import Surroundings, Told
@@ -39,8 +38,7 @@ def all_there() -> tuple[FakeProbes, Surroundings]:
     probes = FakeProbes()
     probes.attached = dict.fromkeys(Hook, True)
     here = Told(CILIUM, Source(True, 0, NOW))
-    runtime = RuntimeConfig(NOW, CILIUM.config)
-    return probes, Surroundings(applied=lambda: here, runtime=lambda: runtime)
+    return probes, Surroundings(applied=lambda: here, runtime=lambda: CILIUM.config)
 
 
 def test_all_is_seen() -> None:
