@@ -82,6 +82,28 @@ def test_pods(version: str, state: str, tmp_path: Path) -> None:
     assert (host.interface, host.pod) == ("cilium_host", "")
 
 
+@pytest.mark.parametrize("known_by", ["both", "label", "device"])
+def test_the_endpoint_of_health_checks_is_no_pod(known_by: str, tmp_path: Path) -> None:
+    """Though it has addresses, and a device as pods have."""
+    answers = recorded("1.20.2")["health"]
+    (health,) = (
+        each["status"]
+        for each in answers["/v1/endpoint"]
+        if each["status"]["identity"]["labels"] == ["reserved:health"]
+    )
+    assert health["networking"]["interface-name"] == "lxc_health"
+    if known_by == "label":
+        health["networking"]["interface-name"] = "lxc1"
+    elif known_by == "device":
+        health["identity"] = health["labels"] = {}
+    index = health["networking"]["interface-index"]
+    found = understood(answers, tmp_path)
+    pods = [each.pod for each in found.endpoints if each.is_pod]
+    assert pods == ["p1", "p2"]
+    (endpoint,) = (each for each in found.endpoints if each.ifindex == index)
+    assert len(endpoint.addresses) == 2
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(
     ("state", "ipv4", "ipv6"),
