@@ -29,6 +29,7 @@ from agent.cluster.relay import Relay
 from agent.cluster.unixhttp import UnixServer
 from agent.input_files import open_regular_file
 from agent.snapshot.cilium import (
+    OWN_DEVICES,
     Applied,
     BigTcp,
     DaemonConfig,
@@ -60,9 +61,8 @@ _ID = re.compile(r"[0-9]{1,5}")  # 16 bits
 # where the label of the namespace says the same.
 _RESOLVE_LABELS = re.compile(r"resolve-labels-([a-z0-9-]{1,63})/([a-z0-9.-]{1,253})")
 _NAMESPACE_LABEL = "k8s:io.kubernetes.pod.namespace="
-# Endpoints that are no pods: pkg/labels/labels.go, and their devices.
+# Endpoints that are no pods: pkg/labels/labels.go.
 _NO_PODS = {"reserved:host", "reserved:health", "reserved:ingress"}
-_NO_POD_DEVICES = ("cilium_", "lxc_health")
 _Few = msgspec.Meta(max_length=4096)
 
 
@@ -440,7 +440,7 @@ def _endpoint(told: ToldEndpoint) -> Endpoint:
         or (
             ifindex > 0
             and not _NO_PODS & labels
-            and not interface.startswith(_NO_POD_DEVICES)
+            and not interface.startswith(OWN_DEVICES)
         ),
     )
 

@@ -11,6 +11,10 @@ from dataclasses import dataclass
 
 from agent.snapshot.model import Family, Source
 
+# How the names of Cilium's own devices begin. That of its health checks leads into a
+# network namespace, as those of pods do (pkg/health/health_connectivity_endpoint.go).
+OWN_DEVICES = ("cilium_", "lxc_health")
+
 
 @dataclass(frozen=True, slots=True)
 class BigTcp:

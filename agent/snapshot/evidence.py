@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from agent.snapshot.cilium import CiliumPod, Endpoint
+from agent.snapshot.cilium import OWN_DEVICES, CiliumPod, Endpoint
 from agent.snapshot.datapath import Datapath, as_it_runs, as_it_would_start
 from agent.snapshot.endpoints import pod_endpoints
 from agent.snapshot.model import Family, Hook, Lengths, Link, Scope
@@ -269,6 +269,7 @@ class Evidence:
                 if link.kind in _PAIRS
                 and link.netnsid is not None
                 and not link.in_subnet
+                and not link.name.startswith(OWN_DEVICES)
                 for endpoint in (self._by_index.get(link.ifindex),)
             ]
         return tuple(sorted(found, key=lambda pod: pod.name))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from agent.snapshot.cilium import ClusterState, Endpoint, Pod
 from agent.snapshot.endpoints import named_by_address
 from agent.snapshot.evidence import Evidence
-from tests.snapshot.world import DOWN, HOST_SIDE, IPV4, World
+from tests.snapshot.world import DOWN, HOST_SIDE, IPV4, UP, World
 
 POD = Endpoint(
     id=345,
@@ -73,3 +73,13 @@ def test_while_cilium_is_mute_its_stored_pods_name_the_devices() -> None:
     world.stored = (stored, stale)
     world.told()
     assert [each.name for each in Evidence(world.snapshot).pods] == ["default/web"]
+
+
+def test_while_cilium_is_mute_the_device_of_its_health_checks_is_no_pod() -> None:
+    """An agent that was killed leaves it: a pair with a namespace, as pods have."""
+    world = World()
+    world.mute(UP)
+    world.add(replace(world.links["lxc1"], ifindex=10, name="lxc_health", sizes=DOWN))
+    _, findings = world.told()
+    assert [each.name for each in Evidence(world.snapshot).pods] == ["lxc1"]
+    assert findings == ["C22 warning"]
