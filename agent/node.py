@@ -6,7 +6,7 @@ import os
 import platform
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -58,7 +58,7 @@ class Node:
     collector: Collector
     probes: Probes
     pods: "PodWatch | None"  # where single pods are wanted
-    relay: Relay | None  # where this process may not ask Cilium itself
+    relay: Relay | None  # where Cilium is asked, and this process may not do it itself
 
 
 class PodWatch:
@@ -69,6 +69,9 @@ class PodWatch:
         self._lock = threading.Lock()
         self._probes: Probes | None = None
         self._endpoints: tuple[Endpoint, ...] = ()
+        # As they were called last. `_endpoints` has only the names that Cilium tells:
+        # one by address is looked up anew each time, for it may be another's by then.
+        self._called: tuple[Endpoint, ...] = ()
 
     def attach(self, probes: Probes) -> None:
         """From now on the kernel is told."""
@@ -83,12 +86,8 @@ class PodWatch:
         has just begun lists few of them until it has restored the others.
         """
         with self._lock:
-            before = {(each.id, each.ifindex): each for each in self._endpoints}
-            listed = tuple(
-                _keep_name(each, before.get((each.id, each.ifindex)))
-                for each in applied.endpoints
-                if each.is_pod
-            )
+            pods = (each for each in applied.endpoints if each.is_pod)
+            listed = _keep_names(pods, self._endpoints)
             indexes = {each.ifindex for each in listed}
             kept = tuple(
                 each
@@ -108,20 +107,38 @@ class PodWatch:
             _log.warning("addresses of pods found no room", count=without_room)
 
     def traffic(self, snapshot: Snapshot) -> PodsTraffic:
-        """What each pod sent and received, the rest in one sum."""
-        endpoints = named_by_address(self._endpoints, snapshot.cluster)
-        names = {
-            each.ifindex: PodName(each.namespace, each.pod or each.name)
-            for each in endpoints
-        }
+        """What each pod sent and received, the rest in one sum.
+
+        A pod that has its name by its address keeps it while its device is there: the
+        API server may drop the pod first.
+        """
+        with self._lock:
+            found = named_by_address(self._endpoints, snapshot.cluster)
+            self._called = _keep_names(found, self._called)
+            names = {
+                each.ifindex: PodName(each.namespace, each.pod or each.name)
+                for each in self._called
+            }
         return self._pods.traffic(snapshot, names)
 
 
-def _keep_name(endpoint: Endpoint, before: Endpoint | None) -> Endpoint:
+def _keep_names(
+    endpoints: Iterable[Endpoint], before: Iterable[Endpoint]
+) -> tuple[Endpoint, ...]:
     """A pod that once had a name keeps it: its series must not change theirs."""
-    if endpoint.pod or before is None or not before.pod:
-        return endpoint
-    return replace(endpoint, namespace=before.namespace, pod=before.pod)
+    names = {
+        (each.id, each.ifindex): (each.namespace, each.pod)
+        for each in before
+        if each.pod
+    }
+
+    def keep(endpoint: Endpoint) -> Endpoint:
+        name = names.get((endpoint.id, endpoint.ifindex))
+        if endpoint.pod or name is None:
+            return endpoint
+        return replace(endpoint, namespace=name[0], pod=name[1])
+
+    return tuple(map(keep, endpoints))
 
 
 def _is_here(ifindex: int) -> bool:
@@ -176,8 +193,10 @@ def opened(
         yield Node(collector, probes, watch, relay)
 
 
-def _restrict(stack: contextlib.ExitStack, cilium_socket: str) -> Relay:
-    """Give up capabilities and unix sockets; what still asks Cilium's agent."""
+def _restrict(stack: contextlib.ExitStack, cilium_socket: str) -> Relay | None:
+    """Give up capabilities and unix sockets; what still asks Cilium's agent, None
+    where it is not to be asked.
+    """
     try:
         privileges.drop_capabilities()
     except OSError as err:
@@ -185,7 +204,7 @@ def _restrict(stack: contextlib.ExitStack, cilium_socket: str) -> Relay:
             f"capabilities cannot be dropped: {err.strerror}",
             "allow capset(2) and prctl(2) in the seccomp profile of the container",
         ) from err
-    relay = stack.enter_context(Relay(cilium_socket))
+    relay = stack.enter_context(Relay(cilium_socket)) if cilium_socket else None
     try:
         privileges.deny_unix_sockets()
     except OSError as err:

@@ -9,8 +9,9 @@ import pytest
 
 from agent.kernel.probes import Probes
 from agent.node import PodWatch
-from agent.snapshot.cilium import Endpoint
+from agent.snapshot.cilium import ClusterState, Endpoint, Pod
 from agent.snapshot.collector import Collector
+from agent.snapshot.sources import Surroundings
 from tests.snapshot.fakes import OURS, FakeProbes, endpoint
 from tests.sources.agent import recorded, understood
 
@@ -42,10 +43,14 @@ def watch(kernel: Kernel) -> PodWatch:
     return watch
 
 
-def see(watch: PodWatch, *endpoints: Endpoint) -> list[str]:
-    """What is listed; who has a name then."""
+def see(
+    watch: PodWatch, *endpoints: Endpoint, objects: tuple[Pod, ...] = ()
+) -> list[str]:
+    """What is listed, and the pods that the API server has; who has a name then."""
     watch.see(replace(NOBODY, endpoints=endpoints))
-    snapshot = Collector(FakeProbes(), list, OURS).snapshot()
+    cluster = ClusterState(wanted=None, pods=objects, sources={}, problems={})
+    around = Surroundings(cluster=lambda: cluster)
+    snapshot = Collector(FakeProbes(), list, OURS, around).snapshot()
     return [pod.pod for pod in watch.traffic(snapshot).named]
 
 
@@ -71,3 +76,19 @@ def test_a_device_that_is_listed_is_who_it_is_now(
     see(watch, endpoint(LO, "web", "10.0.0.1"))
     assert see(watch, endpoint(LO, "heir", "10.0.0.2")) == ["heir"]
     assert kernel.addresses == {"10.0.0.2": LO}
+
+
+def test_a_name_by_address_stays_as_long_as_the_device(watch: PodWatch) -> None:
+    """The API server drops a pod before its device is gone, and Cilium its endpoint."""
+    nameless = endpoint(LO, "", "10.0.0.1")
+    web = Pod("default", "web", ("10.0.0.1",), host_network=False, started=None)
+    assert see(watch, nameless) == ["lxc1"]
+    assert see(watch, nameless, objects=(web,)) == ["web"]
+    assert see(watch, nameless) == ["web"]
+    assert see(watch) == ["web"]
+    # The pod before had the address, too, and was listed for longer.
+    heir = replace(web, name="heir")
+    assert see(watch, nameless, objects=(heir,)) == ["heir"]
+    assert see(watch, endpoint(GONE, "other", "10.0.0.2")) == ["heir", "other"]
+    # Another pod on a device with the same index.
+    assert see(watch, replace(nameless, id=2)) == ["lxc1"]

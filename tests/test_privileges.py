@@ -225,3 +225,14 @@ def test_the_relay_ends_with_an_agent_that_is_killed(tmp_path: Path) -> None:
             return True
 
         wait_until(ended, "the relay to end")
+
+
+def test_no_relay_where_cilium_is_not_asked() -> None:
+    with agent("--no-cilium") as (process, address):
+        status, text = fetch(f"{address}/metrics")
+        assert status == 200
+        assert 'bigtcp_source_up{source="cilium"} 0.0\n' in text
+        assert child_of(process, "relay_process") is None
+        require_nothing_held(process.pid, bounding=0)
+        process.terminate()
+        assert process.wait(60) == 0

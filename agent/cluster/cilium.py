@@ -9,7 +9,7 @@ import ipaddress
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Annotated, TypeVar
 
@@ -29,12 +29,12 @@ from agent.cluster.relay import Relay
 from agent.cluster.unixhttp import UnixServer
 from agent.input_files import open_regular_file
 from agent.snapshot.cilium import (
+    OWN_DEVICES,
     Applied,
     BigTcp,
     DaemonConfig,
     Endpoint,
     PodSizes,
-    RuntimeConfig,
 )
 from agent.snapshot.model import Family
 
@@ -61,9 +61,8 @@ _ID = re.compile(r"[0-9]{1,5}")  # 16 bits
 # where the label of the namespace says the same.
 _RESOLVE_LABELS = re.compile(r"resolve-labels-([a-z0-9-]{1,63})/([a-z0-9.-]{1,253})")
 _NAMESPACE_LABEL = "k8s:io.kubernetes.pod.namespace="
-# Endpoints that are no pods: pkg/labels/labels.go, and their devices.
+# Endpoints that are no pods: pkg/labels/labels.go.
 _NO_PODS = {"reserved:host", "reserved:health", "reserved:ingress"}
-_NO_POD_DEVICES = ("cilium_", "lxc_health")
 _Few = msgspec.Meta(max_length=4096)
 
 
@@ -163,8 +162,6 @@ class _Networking(Fields):
     addressing: Annotated[list[_Addresses | None], _Few] | None = None
     interface_index: Ifindex = None
     interface_name: Text = None
-    mac: Text = None
-    host_mac: Text = None
 
 
 class _Identity(Fields):
@@ -187,7 +184,6 @@ class _Controller(Fields):
 
 
 class _EndpointStatus(Fields):
-    state: Text = None
     networking: _Networking | None = None
     identity: _Identity | None = None
     labels: _Labels | None = None
@@ -240,11 +236,13 @@ def read_applied(  # noqa: PLR0913  the limits, and the clocks
         return None
     try:
         config = decode(server.get("/v1/config"), Config, "Cilium's /v1/config")
-        endpoints = decode_endpoints(server.get("/v1/endpoint"))
+        told = decode_endpoints(server.get("/v1/endpoint"))
     except FileNotFoundError as err:  # it was there just now
         raise OSError("Cilium's socket went away while it was asked") from err
-    found = applied(health, config, endpoints, wall())
-    return replace(found, endpoints=_named(found.endpoints, _state(socket_path)))
+    found = applied(health, config, told, wall())
+    directory = _state(socket_path)
+    endpoints = tuple(_named(each, directory) for each in found.endpoints)
+    return replace(found, endpoints=endpoints)
 
 
 def read_stored_endpoints(
@@ -282,17 +280,17 @@ def left_anything(socket_path: str = DEFAULT_SOCKET) -> bool:
         return True
 
 
-def read_runtime_config(path: str) -> RuntimeConfig | None:
+def read_runtime_config(path: str) -> DaemonConfig | None:
     """With which flags the Cilium agent was started; None where there is no file.
 
     It is option.DaemonConfig.StoreInFile of pkg/option/config.go. OSError where
     it cannot be read or is not that.
     """
     try:
-        data, written = _read_file(path, MAX_ANSWER_BYTES)
+        data = _read_file(path, MAX_ANSWER_BYTES)
     except FileNotFoundError:
         return None
-    return RuntimeConfig(written, _daemon_config(decode(data, _Daemon, path)))
+    return _daemon_config(decode(data, _Daemon, path))
 
 
 def decode_endpoints(data: bytes | bytearray) -> list[ToldEndpoint]:
@@ -426,28 +424,29 @@ def _endpoint(told: ToldEndpoint) -> Endpoint:
     namespace, pod = _identifiers(status) or _resolved(status, labels) or ("", "")
     ifindex = networking.interface_index or 0
     addresses = (
-        canonical(address)
+        address
         for pair in networking.addressing or ()
         if pair
         for address in (pair.ipv4, pair.ipv6)
     )
     return Endpoint(
         id=told.id or 0,
-        state=printable(status.state),
         ifindex=ifindex,
         interface=interface,
-        mac=printable(networking.mac).lower(),
-        host_mac=printable(networking.host_mac).lower(),
-        addresses=tuple(address for address in addresses if address),
+        addresses=_addresses(addresses),
         namespace=namespace,
         pod=pod,
         is_pod=bool(pod)
         or (
             ifindex > 0
             and not _NO_PODS & labels
-            and not interface.startswith(_NO_POD_DEVICES)
+            and not interface.startswith(OWN_DEVICES)
         ),
     )
+
+
+def _addresses(told: Iterable[str | None]) -> tuple[str, ...]:
+    return tuple(filter(None, map(canonical, told)))
 
 
 def _labels(status: _EndpointStatus) -> set[str]:
@@ -485,17 +484,10 @@ def _state(socket_path: str) -> str:
     return os.path.join(os.path.dirname(socket_path), STATE)
 
 
-def _named(endpoints: tuple[Endpoint, ...], directory: str) -> tuple[Endpoint, ...]:
-    """Pods whose name the answer does not tell, as Cilium has stored them."""
-    return tuple(
-        _with_stored_name(endpoint, directory)
-        if endpoint.is_pod and not endpoint.pod
-        else endpoint
-        for endpoint in endpoints
-    )
-
-
-def _with_stored_name(endpoint: Endpoint, directory: str) -> Endpoint:
+def _named(endpoint: Endpoint, directory: str) -> Endpoint:
+    """A pod whose name the answer does not tell gets the one that Cilium has stored."""
+    if endpoint.pod or not endpoint.is_pod:
+        return endpoint
     stored = _stored_endpoint(directory, endpoint.id)
     # An id is given away again: it is this endpoint's where its device is.
     if stored is None or (stored.ifindex, stored.interface) != (
@@ -510,33 +502,28 @@ def _stored_endpoint(directory: str, number: int) -> Endpoint | None:
     """What Cilium has stored of an endpoint; None where that is not to be had."""
     path = os.path.join(directory, str(number), ENDPOINT_FILE)
     try:
-        data = _read_file(path, _MAX_ENDPOINT_BYTES)[0]
+        data = _read_file(path, _MAX_ENDPOINT_BYTES)
         stored = decode(data, _StoredEndpoint, path)
     except OSError:
         return None
-    addresses = map(canonical, (stored.ipv4, stored.ipv6))
     ifindex, pod = stored.ifindex or 0, printable(stored.pod)
     return Endpoint(
         id=stored.id or 0,
-        state="stored",
         ifindex=ifindex,
         interface=printable(stored.interface),
-        mac="",
-        host_mac="",
-        addresses=tuple(address for address in addresses if address),
+        addresses=_addresses((stored.ipv4, stored.ipv6)),
         namespace=printable(stored.namespace),
         pod=pod,
         is_pod=bool(pod) and ifindex > 0,
     )
 
 
-def _read_file(path: str, most: int) -> tuple[bytes, float]:
-    """A regular file of at most `most` bytes, and when it was written (seconds since
-    the epoch). OSError where it is longer, or no regular file: none is waited for.
+def _read_file(path: str, most: int) -> bytes:
+    """A regular file of at most `most` bytes. OSError where it is longer, or no regular
+    file: none is waited for.
     """
     with open_regular_file(path) as file:
-        written = os.fstat(file.fileno()).st_mtime
         data = file.read(most + 1)
     if len(data) > most:
         raise OSError(f"{path} is longer than {most:,} bytes")
-    return data, written
+    return data

@@ -6,9 +6,14 @@ version of Cilium, or this answer, does not say. Sizes are bytes, times seconds
 since the epoch, IP addresses in the canonical form of the ipaddress module.
 """
 
+import shlex
 from dataclasses import dataclass
 
 from agent.snapshot.model import Family, Source
+
+# How the names of Cilium's own devices begin. That of its health checks leads into a
+# network namespace, as those of pods do (pkg/health/health_connectivity_endpoint.go).
+OWN_DEVICES = ("cilium_", "lxc_health")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +42,14 @@ class Endpoint:
     """What Cilium serves on this node: a pod, the host or the health check.
 
     `ifindex` and `interface` are the host side of the pod's pair; of the host they
-    are those of cilium_host, or 0 and "". `mac` is the pod's own device, `host_mac`
-    the host side. `namespace` and `pod` are "" where Cilium does not tell them: of
-    what is no pod, and of a pod whose name no source of this version has.
+    are those of cilium_host, or 0 and "". `namespace` and `pod` are "" where Cilium
+    does not tell them: of what is no pod, and of a pod whose name no source of this
+    version has.
     """
 
     id: int
-    state: str
     ifindex: int
     interface: str
-    mac: str
-    host_mac: str
     addresses: tuple[str, ...]
     namespace: str
     pod: str
@@ -77,17 +79,6 @@ class DaemonConfig:
     bpf_masquerade: bool | None
     ipsec: bool | None
     wireguard: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class RuntimeConfig:
-    """The file that the Cilium agent leaves behind when it starts.
-
-    `written` is when that was: a ConfigMap changed later is not applied.
-    """
-
-    written: float
-    config: DaemonConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +154,9 @@ class CiliumPod:
     @property
     def logs_command(self) -> str:
         """What prints the log of its last end, or of now where it never ended."""
-        previous = " --previous" if self.restarts else ""
-        where = f"-n {self.namespace} {self.name} -c {self.container}"
-        return f"kubectl logs {where}{previous}"
+        where = ("-n", self.namespace, self.name, "-c", self.container)
+        previous = ("--previous",) if self.restarts else ()
+        return shlex.join(("kubectl", "logs", *where, *previous))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
 import re
 from dataclasses import dataclass, replace
 
-from agent.snapshot.cilium import Applied, DaemonConfig, RuntimeConfig, Wanted
+from agent.snapshot.cilium import Applied, DaemonConfig, Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def as_it_runs(applied: Applied) -> Datapath:
 
 
 def as_it_would_start(
-    applied: Applied | None, runtime: RuntimeConfig | None, wanted: Wanted | None
+    applied: Applied | None, runtime: DaemonConfig | None, wanted: Wanted | None
 ) -> Datapath:
     """Where the Cilium agent does not answer: its last words or the file that it left
     behind, and above both the configuration that it starts with. One that refuses
@@ -53,7 +53,7 @@ def as_it_would_start(
     """
     datapath = as_it_runs(applied) if applied else Datapath()
     if runtime is not None:
-        datapath = _as_left_behind(runtime.config, datapath)
+        datapath = _as_left_behind(runtime, datapath)
     if wanted is not None and wanted.found:
         datapath = _as_configured(wanted, datapath)
     return datapath

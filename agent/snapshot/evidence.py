@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from agent.snapshot.cilium import CiliumPod, Endpoint
+from agent.snapshot.cilium import OWN_DEVICES, CiliumPod, Endpoint
 from agent.snapshot.datapath import Datapath, as_it_runs, as_it_would_start
 from agent.snapshot.endpoints import pod_endpoints
 from agent.snapshot.model import Family, Hook, Lengths, Link, Scope
@@ -102,7 +102,7 @@ class Evidence:
         if self.applied is not None:
             return self.applied.big_tcp[family].enabled
         runtime = self.snapshot.runtime
-        return runtime.config.big_tcp.get(family) if runtime else None
+        return runtime.big_tcp.get(family) if runtime else None
 
     def asked(self, family: Family) -> bool:
         """Does anybody want it: the ConfigMap, or the Cilium agent as it runs?"""
@@ -157,6 +157,19 @@ class Evidence:
         pods = (cluster.cilium_pods if cluster else None) or ()
         return max(
             pods, key=lambda pod: (pod.waiting != "", pod.restarts), default=None
+        )
+
+    @property
+    def no_cilium_objects(self) -> bool:
+        """Does the API server have neither Cilium's ConfigMap nor a pod of Cilium on
+        this node? False where it was not asked for both.
+        """
+        cluster = self.snapshot.cluster
+        return (
+            self.wanted is not None
+            and not self.wanted.found
+            and cluster is not None
+            and cluster.cilium_pods == ()
         )
 
     @cached_property
@@ -256,6 +269,7 @@ class Evidence:
                 if link.kind in _PAIRS
                 and link.netnsid is not None
                 and not link.in_subnet
+                and not link.name.startswith(OWN_DEVICES)
                 for endpoint in (self._by_index.get(link.ifindex),)
             ]
         return tuple(sorted(found, key=lambda pod: pod.name))

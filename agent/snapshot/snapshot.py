@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass, field
 
-from agent.snapshot.cilium import Applied, ClusterState, Endpoint, RuntimeConfig
+from agent.snapshot.cilium import Applied, ClusterState, DaemonConfig, Endpoint
 from agent.snapshot.model import (
     Device,
     DeviceId,
@@ -104,7 +104,7 @@ class Snapshot:
     shown: frozenset[str] = frozenset()
     recent: Recent = field(default_factory=lambda: Recent(0, {}, 0))
     applied: Applied | None = None
-    runtime: RuntimeConfig | None = None
+    runtime: DaemonConfig | None = None
     cilium_left: bool = True
     stored_endpoints: tuple[Endpoint, ...] = ()
     cluster: ClusterState | None = None

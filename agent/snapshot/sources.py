@@ -8,7 +8,7 @@ from typing import Generic, Never, Protocol, TypeVar
 
 import structlog
 
-from agent.snapshot.cilium import Applied, ClusterState, Endpoint, RuntimeConfig
+from agent.snapshot.cilium import Applied, ClusterState, DaemonConfig, Endpoint
 from agent.snapshot.model import DeviceId, Hook, Reading, RowKey, Source
 from agent.snapshot.naming import Naming
 
@@ -119,7 +119,7 @@ class Surroundings:
     """
 
     applied: Callable[[], Told[Applied]] = lambda: NOTHING_HERE
-    runtime: Callable[[], RuntimeConfig | None] = lambda: None
+    runtime: Callable[[], DaemonConfig | None] = lambda: None
     cilium_left: Callable[[], bool] = lambda: True
     stored_endpoints: Callable[[], tuple[Endpoint, ...]] = lambda: ()
     cluster: Callable[[], ClusterState | None] = lambda: None

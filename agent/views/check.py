@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`check` for people: the JSON of agent.views.picture as text."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ _SEEN_BY = {
     "netif_receive_skb": "what is received",
     "net_dev_queue": "what is cut in software",
 }
+# A command in a remedy begins the remedy or stands after a colon or a semicolon. It
+# ends at the next semicolon.
+COMMAND = re.compile(r"((?:^|(?<=[:;] ))(?:bigtcp-agent|ethtool|kubectl) .+?(?=; |$))")
 
 
 def _word(value: bool | None) -> str:
@@ -87,8 +91,14 @@ def _devices(picture: dict[str, Any]) -> list[str]:
     return table(rows, names=(0, 1))
 
 
-def finding_lines(finding: dict[str, Any], width: int = WIDTH) -> list[str]:
-    """A finding of at most `width` columns: what was seen, why, what to do."""
+def finding_lines(
+    finding: dict[str, Any], width: int = WIDTH, *, wrap_commands: bool = False
+) -> list[str]:
+    """A finding of at most `width` columns: what was seen, why, what to do.
+
+    Each command in the remedy is a line of its own, to be pasted into a shell: as wide
+    as it is, unless `wrap_commands`.
+    """
     families = ", ".join(finding["families"])
     indent = "    "
     lines = wrap(
@@ -96,13 +106,23 @@ def finding_lines(finding: dict[str, Any], width: int = WIDTH) -> list[str]:
         width,
         then=indent,
     )
-    for label, text in (
-        ("why", finding["why"]),
-        ("do", finding["remedy"]),
-        ("which", ", ".join(finding["subjects"])),
-    ):
-        if text:
-            lines += wrap(f"{label}: {text}", width, first=indent, then=indent)
+    if finding["why"]:
+        lines += wrap(f"why: {finding['why']}", width, first=indent, then=indent)
+    if finding["remedy"]:
+        deeper = f"{indent}  "
+        # COMMAND has one group: text and commands take turns.
+        text, *others = COMMAND.split(finding["remedy"])
+        lines += wrap(f"do: {text}", width, first=indent, then=indent)
+        for command, after in zip(others[::2], others[1::2], strict=True):
+            if wrap_commands:
+                lines += wrap(command, width, first=deeper, then=deeper)
+            else:
+                lines.append(deeper + command)
+            text = after.removeprefix("; ")
+            lines += wrap(text, width, first=indent, then=indent)
+    if finding["subjects"]:
+        which = ", ".join(finding["subjects"])
+        lines += wrap(f"which: {which}", width, first=indent, then=indent)
     return lines
 
 

@@ -7,8 +7,8 @@ and pods:
 - Prose is wrapped. A word that is wider than a line goes on in the next one.
 - A name in a table or a title is shortened in its middle, a sentence that has one line
   is cut at its end, both with an ellipsis. A number is never shortened.
-- What is copied stays whole, however wide it is: a URL, a path, JSON. On a screen,
-  which has an end, it is cut.
+- What is copied stays whole, however wide it is: a URL, a path, JSON, a command. On a
+  screen, which has an end, it is cut; a command is wrapped.
 - On stderr each error, hint, note and warning is one line, for logs and for grep.
 
 A width is in columns of a terminal: a wide character takes two, a combining one none.

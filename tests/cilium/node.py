@@ -129,12 +129,16 @@ def _cgroup2() -> Path:
 
 @contextlib.contextmanager
 def _cgroup() -> Iterator[Path]:
-    """A new cgroup, removed at the end; after SIGKILL, too, by a process that waits
-    for our end of a pipe to close.
+    """A new cgroup, removed at the end with the processes in it, such as those that the
+    agent has started; after SIGKILL, too, by a process that waits for our end of a pipe
+    to close.
     """
     folder = _cgroup2() / f"bigtcp-cilium-{os.getpid()}-{time.monotonic_ns()}"
     folder.mkdir()
-    remove = 'read _; for try in $(seq 300); do rmdir "$0" && exit; sleep 0.1; done'
+    remove = (
+        'read _; echo 1 >"$0/cgroup.kill"; '
+        'for try in $(seq 300); do rmdir "$0" && exit; sleep 0.1; done'
+    )
     with subprocess.Popen(
         ["bash", "-c", remove, str(folder)],
         stdin=subprocess.PIPE,
@@ -566,7 +570,8 @@ def _layer(layer: Path, programs: Path) -> None:
     """Cilium's files, as its image has them: programs and the datapath's source."""
     (layer / "usr/local/bin").mkdir(parents=True)
     _copy_agent(programs / "cilium-agent", layer / "usr/local/bin/cilium-agent")
-    os.link(programs / "cilium-cni", layer / "usr/local/bin/cilium-cni")
+    for name in ("cilium-cni", "cilium-health-responder"):
+        os.link(programs / name, layer / "usr/local/bin" / name)
     (layer / "var/lib/cilium").mkdir(parents=True)
     source = (programs / "source").resolve() / "bpf"
     if programs.name.startswith(("1.15.", "1.16.")):

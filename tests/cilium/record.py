@@ -12,6 +12,9 @@ writes tests/sources/wire/VERSION/STATE.json for each version, by default for al
     state_directory  what the folder of each endpoint in state/ holds: names of files,
                      and the endpoint's state as the agent keeps it there
 
+The endpoints are the host, two pods and, in the state `health` of the newest version,
+that of Cilium's health checks. That of its ingress is in none: it needs Envoy.
+
 What changes with each run is replaced (`_NORMALIZED`), and what is long and read by
 nobody is left out (`DROPPED`): so a new recording differs only where Cilium does.
 """
@@ -37,7 +40,8 @@ _HELP = {
     "1.15.19": "clang 19 with -Wno-shorten-64-to-32",
     "1.16.19": "clang 19 with -Wno-shorten-64-to-32",
 }
-VERSIONS = ("1.15.19", "1.16.19", "1.18.6", "1.19.4", "1.20.2")
+VERSIONS = ("1.15.19", "1.16.19", "1.17.16", "1.18.6", "1.19.4", "1.20.2")
+_HEALTH = ("enable_health_checking", "enable_endpoint_health_checking")
 WIRE = Path(__file__).parent.parent / "sources/wire"
 URLS = ("/v1/healthz", "/v1/config", "/v1/endpoint")
 
@@ -131,6 +135,11 @@ class _Recorder:
             "k8s_require_ipv6_pod_cidr": "false",
         }
         state("ipv6-disabled", on | no_ipv6, pods=self._new_pods)
+        if node.version == VERSIONS[-1]:
+            health = dict.fromkeys(_HEALTH, "true")
+            before = {key: SETTINGS[key.replace("_", "-")] for key in no_ipv6}
+            pods, then = self._new_pods, self._wait_for_health
+            state("health", before | on | health, pods=pods, then=then)
 
     def _new_pods(self) -> None:
         self._node.delete_pods()
@@ -174,6 +183,17 @@ class _Recorder:
             self._answers = {url: node.ask(url) for url in URLS}
         finally:
             node.api.serve()
+
+    def _wait_for_health(self) -> None:
+        def ready() -> bool:
+            told = [each["status"] for each in self._node.ask("/v1/endpoint")]
+            return any(
+                status["networking"].get("interface-name") == "lxc_health"
+                and status["state"] == "ready"
+                for status in told
+            )
+
+        wait_until(ready, "the endpoint of Cilium's health checks", 120)
 
     def _fail(self) -> None:
         def failing() -> bool:
@@ -225,7 +245,8 @@ def _state_directory(folder: Path) -> dict[str, Any]:
             header = (endpoint / "ep_config.h").read_text()
             encoded = re.search(r"CILIUM_BASE64_[^:\s]*:([A-Za-z0-9+/=]+)", header)
             state = json.loads(base64.b64decode(encoded[1])) if encoded else None
-        files = sorted(file.name for file in endpoint.iterdir())
+        # Hidden ones are about to be written.
+        files = sorted(path.name for path in endpoint.glob("[!.]*"))
         found[endpoint.name] = {"files": files, "state": state}
     return found
 

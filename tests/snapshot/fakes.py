@@ -62,11 +62,8 @@ def endpoint(
     """A pod in namespace default; without `pod` Cilium does not tell its name."""
     return Endpoint(
         id=number,
-        state="ready",
         ifindex=ifindex,
         interface=interface,
-        mac="",
-        host_mac="",
         addresses=addresses,
         namespace="default" if pod else "",
         pod=pod,

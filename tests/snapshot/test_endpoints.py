@@ -7,7 +7,7 @@ from agent.snapshot.cilium import ClusterState, Pod
 from agent.snapshot.endpoints import named_by_address
 from agent.snapshot.evidence import Evidence
 from tests.snapshot.fakes import endpoint
-from tests.snapshot.world import DOWN, HOST_SIDE, IPV4, World
+from tests.snapshot.world import DOWN, HOST_SIDE, IPV4, UP, World
 
 POD = endpoint(HOST_SIDE, "", "10.244.1.54", "fd00:244:1::d151")
 HOST = replace(POD, id=7, ifindex=4, interface="cilium_host", is_pod=False)
@@ -66,3 +66,13 @@ def test_while_cilium_is_mute_its_stored_pods_name_the_devices() -> None:
     world.stored = (stored, stale)
     world.told()
     assert [each.name for each in Evidence(world.snapshot).pods] == ["default/web"]
+
+
+def test_while_cilium_is_mute_the_device_of_its_health_checks_is_no_pod() -> None:
+    """An agent that was killed leaves it: a pair with a namespace, as pods have."""
+    world = World()
+    world.mute(UP)
+    world.add(replace(world.links["lxc1"], ifindex=10, name="lxc_health", sizes=DOWN))
+    _, findings = world.told()
+    assert [each.name for each in Evidence(world.snapshot).pods] == ["lxc1"]
+    assert findings == ["C22 warning"]

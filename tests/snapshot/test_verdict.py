@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.snapshot.cilium import BigTcp, RuntimeConfig
+from agent.snapshot.cilium import BigTcp
 from agent.snapshot.evidence import Evidence
 from agent.snapshot.findings import FINDING_IDS, FINDINGS
 from agent.snapshot.findings.finding import Severity
@@ -92,7 +92,7 @@ def test_whatever_cilium_left_is_asked_for(trace: str) -> None:
     if trace == "answer":
         world.applied, world.answers = said, False
     elif trace == "file":
-        world.runtime = RuntimeConfig(0, BEFORE)
+        world.runtime = BEFORE
     else:
         world.add(replace(world.links["lxc1"], name="cilium_host", ifindex=77))
     world.told()
@@ -122,7 +122,7 @@ def test_whatever_is_refused_something_tells_why(
         else:
             world.change(big_tcp=dict(zip((IPV4, IPV6), said, strict=True)))
         if left is not None:
-            world.runtime = RuntimeConfig(0, replace(BEFORE, big_tcp=left))
+            world.runtime = replace(BEFORE, big_tcp=left)
         world.told()
         for family in (IPV4, IPV6):
             if world.verdict.families[family].state is State.REFUSED:

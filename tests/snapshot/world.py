@@ -15,7 +15,6 @@ from agent.snapshot.cilium import (
     DaemonConfig,
     Endpoint,
     Pod,
-    RuntimeConfig,
     Wanted,
 )
 from agent.snapshot.findings import FINDING_IDS
@@ -36,6 +35,7 @@ from agent.snapshot.model import (
 )
 from agent.snapshot.snapshot import DeviceRows, Recent, Snapshot
 from agent.snapshot.verdict import State, judge
+from agent.views.check import COMMAND
 from tests.snapshot.fakes import OURS, endpoint, link
 
 EDGES = Contract.read(bpf_directory()).edges
@@ -98,6 +98,7 @@ class World:
             endpoints=(endpoint(HOST_SIDE, "web"),),
         )
         self.configured: bool | None = None
+        self.found = True  # the ConfigMap, where the API server was asked for it
         self.values: dict[str, str] = {}  # the rest of the ConfigMap
         self.answers = self.left = True
         self.pods: tuple[Pod, ...] | None = None
@@ -105,7 +106,7 @@ class World:
         self.stored: tuple[Endpoint, ...] = ()
         self.problems: dict[str, str] = {}
         self.errors = 0  # of Cilium's agent
-        self.runtime: RuntimeConfig | None = None
+        self.runtime: DaemonConfig | None = None
         self.too_big = 0
         self.attached = dict.fromkeys(Hook, True)
         self.rows: dict[RowKey, Lengths] = {}
@@ -192,7 +193,7 @@ class World:
         if self.configured is not None:
             value = str(self.configured).lower()
             values = {"enable-ipv4-big-tcp": value, "enable-ipv6-big-tcp": value}
-            wanted = Wanted(values | self.values, True, {}, None, 0)
+            wanted = Wanted(values | self.values, self.found, {}, None, 0)
             cluster = ClusterState(wanted, self.pods, {}, {}, self.cilium_pods)
         self.snapshot = Snapshot(
             taken=0,
@@ -228,6 +229,9 @@ def assert_it_says_something(finding: Finding) -> None:
     assert not re.search(r"\d{5}", re.sub(r"netns \d+", "", finding.seen))
     assert finding.why
     assert finding.remedy
+    # `check` finds each command, to write it into a line of its own.
+    programs = re.findall(r"\b(?:bigtcp-agent|ethtool|kubectl)\b", finding.remedy)
+    assert [each.split()[0] for each in COMMAND.findall(finding.remedy)] == programs
     assert finding.families
     assert set(finding.families) <= {IPV4, IPV6}
     assert all(finding.subjects)

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`check` says what it could not see, and what it shows that is old."""
+"""`check` says what it could not see, what it shows that is old, and what to do."""
 
 from dataclasses import replace
 
+import pytest
+
 from agent.node import _NOT_ASKED
-from agent.snapshot.cilium import RuntimeConfig
 from agent.snapshot.collector import Collector
 from agent.snapshot.model import Hook, Link, MapEntries, Source
 from agent.snapshot.sources import Surroundings, Told
-from agent.views.check import check_text
+from agent.views.check import check_text, finding_lines
 from agent.views.picture import picture
+from agent.views.top.texts import findings_lines
 from tests.snapshot.fakes import OURS, FakeProbes, lengths, link
 from tests.sources.agent import recorded, understood
+from tests.views.top.fakes import FINDING
 
 CILIUM = understood(recorded("1.20.2")["on"])
 NOW = 1e9
@@ -35,8 +38,7 @@ def all_there() -> tuple[FakeProbes, Surroundings]:
     probes = FakeProbes()
     probes.attached = dict.fromkeys(Hook, True)
     here = Told(CILIUM, Source(True, 0, NOW))
-    runtime = RuntimeConfig(NOW, CILIUM.config)
-    return probes, Surroundings(applied=lambda: here, runtime=lambda: runtime)
+    return probes, Surroundings(applied=lambda: here, runtime=lambda: CILIUM.config)
 
 
 def test_all_is_seen() -> None:
@@ -93,3 +95,51 @@ def test_who_is_not_asked() -> None:
         "configmap: not asked: no --node-name",
         "nodeconfigs: not asked: no --node-name",
     ]
+
+
+# What a finding says to do, and the lines of it.
+REMEDIES = {
+    "kubectl logs -n kube-system cilium-x7k2p": [
+        "    do:",
+        "      kubectl logs -n kube-system cilium-x7k2p",
+    ],
+    "if it is TCP: ethtool -K eth0 gro on": [
+        "    do: if it is TCP:",
+        "      ethtool -K eth0 gro on",
+    ],
+    f"look at its pod: kubectl get pods {'-A ' * 40}; at its log: kubectl logs POD": [
+        "    do: look at its pod:",
+        f"      kubectl get pods {'-A ' * 40}",
+        "    at its log:",
+        "      kubectl logs POD",
+    ],
+    "send this: bigtcp-agent check; if it stays: restart the node": [
+        "    do: send this:",
+        "      bigtcp-agent check",
+        "    if it stays: restart the node",
+    ],
+    "set routingMode=native; see what kubectl tells": [
+        "    do: set routingMode=native; see what kubectl tells"
+    ],
+}
+
+
+@pytest.mark.parametrize("remedy", REMEDIES)
+def test_a_command_is_a_line_of_its_own(remedy: str) -> None:
+    """And is not wrapped: it is pasted into a shell."""
+    lines = finding_lines({**FINDING, "remedy": remedy})
+    (first,) = (at for at, line in enumerate(lines) if line.startswith("    do:"))
+    assert lines[first:-1] == REMEDIES[remedy]
+    assert lines[-1].startswith("    which: ")
+
+
+@pytest.mark.parametrize("remedy", REMEDIES)
+@pytest.mark.parametrize("width", [30, 80])
+def test_a_command_on_a_screen_is_wrapped(remedy: str, width: int) -> None:
+    """None of it is cut off."""
+    picture = {"findings": [{**FINDING, "remedy": remedy}]}
+    drawn = [
+        "".join(text for text, _ in spans) for spans in findings_lines(picture, width)
+    ]
+    assert max(map(len, drawn)) <= width
+    assert all(word in " ".join(drawn) for word in remedy.replace(";", "").split())

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wrong with how Cilium was told to run, or with what it runs on."""
 
+import shlex
 from collections.abc import Iterator
 
 from agent.snapshot.cilium import BigTcp, CiliumPod
@@ -84,11 +85,17 @@ def mute(evidence: Evidence) -> Iterator[Finding]:
         remedy = pod.logs_command
     else:
         node = snapshot.node or "NODE"
+        where = shlex.quote(f"spec.nodeName={node}")
         remedy = (
-            "look at its pod and that pod's log: kubectl get pods -A -l k8s-app=cilium "
-            f"--field-selector spec.nodeName={node}; kubectl logs -n NAMESPACE POD "
-            "-c cilium-agent (with --previous where it was restarted)"
+            "look at its pod: kubectl get pods -A -l k8s-app=cilium --field-selector "
+            f"{where}; at that pod's log, with --previous where it was restarted: "
+            "kubectl logs -n NAMESPACE POD -c cilium-agent"
         )
+        if evidence.no_cilium_objects:
+            remedy += (
+                "; if Cilium was removed (neither its ConfigMap nor its pod was found):"
+                " restart the node, its devices and files stay until then"
+            )
     yield Finding(
         "C22",
         Severity.WARNING,
@@ -209,8 +216,8 @@ def not_restarted(evidence: Evidence) -> Iterator[Finding]:
                 f"the configuration says {configured}, the Cilium agent runs with "
                 f"{running}",
                 "Cilium reads its configuration when it starts",
-                "restart Cilium: kubectl rollout restart daemonset/cilium, in its "
-                "namespace",
+                "restart Cilium, in its namespace: kubectl rollout restart "
+                "daemonset/cilium",
             )
 
 

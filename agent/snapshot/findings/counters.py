@@ -28,7 +28,7 @@ def not_counted(evidence: Evidence) -> Iterator[Finding]:
             f"{recent.seconds:.0f} s were not counted",
             why,
             "restart the agent, which begins with an empty map; if it fills again, "
-            "report that with the output of bigtcp-agent check -o json",
+            "report that with the output of this: bigtcp-agent check -o json",
         )
     lost = recent.unrecorded.get("no_memory", 0)
     counted = sum(lengths.histogram.count for lengths in recent.rows.values())

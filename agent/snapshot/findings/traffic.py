@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wrong with what passed lately."""
 
+import shlex
 from collections.abc import Iterator
 
 from agent.snapshot.cuts import Cause, Cut, cuts
@@ -29,9 +30,13 @@ def software_segmentation(evidence: Evidence) -> Iterator[Finding]:
             remedy = f"raise gso_max_size and gso_ipv4_max_size of {name} to {TARGET}"
         else:
             why += ": the limit is high enough, but the device cannot segment"
-            remedy = f"see `ethtool -k` of {name}: tcp-segmentation-offload must be on"
+            remedy = "tcp-segmentation-offload must be on"
             if any(cut.ipv6_limit is None for cut in its):
                 remedy += ", and gso_max_size as high as gso_ipv4_max_size"
+            device = its[0].device
+            if device.link or device.device:  # else its name is not known
+                where = "" if device.name == name else f" in the namespace of {name}"
+                remedy += f"; see{where}: ethtool -k {shlex.quote(device.name)}"
         yield Finding(
             "C08" if cause is Cause.KERNEL else "C09",
             Severity.CRITICAL,
@@ -96,6 +101,6 @@ def not_merged(evidence: Evidence) -> Iterator[Finding]:
                 + ", ".join(f"{link.name} (MTU {link.mtu:,})" for link in links),
                 "GRO merges TCP only, and where it is switched on; what is received "
                 "in single packets is never big",
-                f"if it is TCP: ethtool -K {links[0].name} gro on",
+                f"if it is TCP: ethtool -K {shlex.quote(links[0].name)} gro on",
                 tuple(link.name for link in links),
             )

@@ -22,7 +22,7 @@ from agent.views.width import wrap
 
 _MOST = 110  # columns of a text that is read
 _SEVERITIES = {"critical": BAD, "warning": WARNING}
-_DETAILS = ("    why: ", "    do: ", "    which: ")
+_DETAILS = ("    why:", "    do:", "    which:")
 
 KEYS = (
     ("up down", "choose a row; PgUp, PgDn, Home and End too"),
@@ -62,7 +62,8 @@ def findings_lines(picture: Mapping[str, Any] | None, width: int) -> list[Spans]
     lines: list[Spans] = []
     for finding in found:
         style = _SEVERITIES.get(finding["severity"], BOLD)
-        for text in finding_lines(finding, min(width - 1, _MOST)):
+        # A terminal has an end: a command that is wider has to be wrapped, too.
+        for text in finding_lines(finding, min(width - 1, _MOST), wrap_commands=True):
             if text.startswith(_DETAILS):
                 style = PLAIN
             lines.append(fitted(((shown_line(text), style),), width))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.snapshot.cilium import BigTcp, RuntimeConfig
+from agent.snapshot.cilium import BigTcp
 from agent.snapshot.model import Sizes
 from agent.snapshot.verdict import State
 from tests.snapshot.fakes import link
@@ -138,7 +138,7 @@ def test_a_configuration_that_cilium_refuses(
     world = World()
     world.mute(DOWN)
     world.values = values
-    world.runtime = RuntimeConfig(0, BEFORE)
+    world.runtime = BEFORE
     states, told = world.told()
     assert states == [State.REFUSED, State.REFUSED]
     assert told == ["C22 warning", *findings]
@@ -169,7 +169,7 @@ def test_an_agent_that_is_mute_left_a_file_behind(
     world.mute(DOWN)
     world.configured = None
     flags = {IPV4: True, IPV6: False}
-    world.runtime = RuntimeConfig(0, replace(BEFORE, big_tcp=flags, **left))
+    world.runtime = replace(BEFORE, big_tcp=flags, **left)
     states, told = world.told()
     assert states == [State.REFUSED, State.DISABLED]
     assert told == ["C22 warning", finding]
@@ -179,7 +179,7 @@ def test_a_file_that_is_older_than_the_configuration() -> None:
     world = World()
     world.mute(DOWN)
     flags = {IPV4: False, IPV6: False}
-    world.runtime = RuntimeConfig(0, replace(BEFORE, big_tcp=flags))
+    world.runtime = replace(BEFORE, big_tcp=flags)
     assert world.told()[1] == ["C22 warning", "C12 warning", "C12 warning"]
 
 
@@ -214,7 +214,7 @@ def test_while_it_answers_the_configuration_is_not_asked() -> None:
     world = World()
     world.configured = True
     world.values = {"enable-host-legacy-routing": "true", "enable-ipsec": "true"}
-    world.runtime = RuntimeConfig(0, replace(BEFORE, ipsec=True))
+    world.runtime = replace(BEFORE, ipsec=True)
     assert world.told() == ([State.ACTIVE, State.ACTIVE], [])
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.snapshot.cilium import CiliumPod
 from agent.snapshot.evidence import Evidence
 from agent.snapshot.findings.log_lines import MAX_LINE, last_error
 from agent.snapshot.verdict import State
@@ -40,6 +41,28 @@ def test_how_its_pod_ended() -> None:
     assert finding.remedy == (
         "kubectl logs -n kube-system cilium-x7k2p -c cilium-agent --previous"
     )
+
+
+@pytest.mark.parametrize("pods", [None, (), (POD,)], ids=["not asked", "none", "one"])
+@pytest.mark.parametrize("found", [None, True, False])
+def test_what_a_cilium_that_was_removed_has_left(
+    found: bool | None, pods: tuple[CiliumPod, ...] | None
+) -> None:
+    """Its devices and directory are there until the machine is started anew. That is
+    told where the API server was asked for the ConfigMap and the pod, and has neither.
+    """
+    world = World()
+    world.mute()
+    world.configured, world.found = None if found is None else False, bool(found)
+    world.cilium_pods = pods
+    assert "C22 warning" in world.told()[1]
+    told = [
+        each for each in world.verdict.findings if "restart the node" in each.remedy
+    ]
+    assert bool(told) is (found is False and pods == ())
+    for finding in told:
+        assert finding.id == "C22"
+        assert finding.remedy.startswith("look at its pod: kubectl get pods -A")
 
 
 def test_of_two_pods_the_one_that_does_not_run() -> None:

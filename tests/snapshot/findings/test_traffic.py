@@ -69,6 +69,29 @@ def test_a_device_that_cannot_segment(netns: int, family: Family) -> None:
     assert ("gso_max_size" in finding.remedy) is (netns == PORT and family is IPV4)
 
 
+def test_the_command_names_the_device_and_nothing_else() -> None:
+    """A container may call its device what a shell would run; and one that is gone has
+    no name any more.
+    """
+    world = World()
+    world.cut(PORT, 11, IPV6, BIG)
+    world.cut(OURS, UPLINK, IPV6, BIG)
+    for at, device in world.devices.items():
+        if at.netns == PORT and device.device:
+            known = replace(device.device, name="$(reboot)")
+            world.devices[at] = replace(device, name="$(reboot)", device=known)
+        elif at == DeviceId(OURS, UPLINK):
+            world.devices[at] = replace(
+                device, name="ifindex:2", device=None, link=None
+            )
+    world.told()
+    told = {each.subjects: each.remedy for each in world.verdict.findings}
+    port, uplink = ("$(reboot) (netns 4026530070)",), ("ifindex:2",)
+    where = f"in the namespace of {port[0]}"
+    assert told[port].endswith(f"; see {where}: ethtool -k '$(reboot)'")
+    assert told[uplink] == "tcp-segmentation-offload must be on"
+
+
 def test_a_limit_of_ipv6_that_was_seen_long_ago() -> None:
     """It may be another now: no reason to lay it to the kernel."""
     world = World()
