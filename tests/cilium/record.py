@@ -13,7 +13,8 @@ writes tests/sources/wire/VERSION/STATE.json for each version, by default for al
                      and the endpoint's state as the agent keeps it there
 
 The endpoints are the host, two pods and, in the state `health` of the newest version,
-that of Cilium's health checks. That of its ingress is in none: it needs Envoy.
+that of Cilium's health checks. That of its ingress, made where `enable-envoy-config` is
+on, is in none.
 
 What changes with each run is replaced (`_NORMALIZED`), and what is long and read by
 nobody is left out (`DROPPED`): so a new recording differs only where Cilium does.
