@@ -17,7 +17,6 @@ import os
 import re
 import secrets
 import ssl
-import stat
 import sys
 import time
 from collections import OrderedDict
@@ -32,6 +31,7 @@ import structlog
 import yaml
 
 from agent.errors import BadValueError
+from agent.input_files import read_regular_file
 from agent.server.http_server import BusyError, Pool, Request, Response, text_response
 
 _log = structlog.get_logger(__name__)
@@ -168,7 +168,7 @@ class Tls(_Section, frozen=True):
         elif curves:
             getattr(context, "set_groups")(":".join(curves))  # noqa: B009  Python 3.15
         cert, key, authority = (
-            text.encode() or (_read_file(path) if path else b"")
+            text.encode() or (read_regular_file(path, _MAX_FILE_BYTES) if path else b"")
             for text, path in (
                 (self.cert, self.cert_file),
                 (self.key, self.key_file),
@@ -454,19 +454,6 @@ def _signature(path: str) -> object:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _read_file(path: str) -> bytes:
-    """A regular file of at most 1 MiB, opened without waiting; OSError otherwise."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if stat.S_ISDIR(mode := os.fstat(file.fileno()).st_mode):
-            raise IsADirectoryError("is a directory")
-        if not stat.S_ISREG(mode):
-            raise OSError("is no regular file")
-        content = file.read(_MAX_FILE_BYTES + 1)
-    if len(content) > _MAX_FILE_BYTES:
-        raise OSError("is larger than 1 MiB")
-    return content
-
-
 @contextlib.contextmanager
 def _as_file(content: bytes) -> Iterator[str]:
     """Path of a file in memory: ssl reads certificates from files only."""
@@ -478,7 +465,8 @@ def _as_file(content: bytes) -> Iterator[str]:
 def read(path: str) -> WebConfig:
     """The file, files in it relative to its folder; BadValueError otherwise."""
     try:
-        values = yaml.load(_read_file(path), _Loader)  # noqa: S506  a SafeLoader
+        content = read_regular_file(path, _MAX_FILE_BYTES)
+        values = yaml.load(content, _Loader)  # noqa: S506  a SafeLoader
         config = msgspec.convert({} if values is None else values, WebConfig)
     except (OSError, ValueError, LookupError, AttributeError, TypeError) as err:
         raise BadValueError(f"--web-config {path}: {_reason(err)}", _MANUAL) from err
