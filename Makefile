@@ -15,7 +15,7 @@ TEST_PACKAGES := gcc libc6-dev iptables ethtool libcap2-bin procps git ca-certif
 CLUSTER_PACKAGES := openssl ca-certificates make
 CLUSTER := env XDG_CACHE_HOME=$(CACHE) TOOLS=$(TOOLS) $(BIN)/python -m
 
-.PHONY: help demo test test-packages test-builds lint format bench test-kernels cluster cluster-down cluster-tools \
+.PHONY: help demo test test-more test-packages test-builds lint format bench test-kernels cluster cluster-down cluster-tools \
   test-cluster test-cilium record-cilium image image-again base chart-docs pictures dashboards \
   lock clean
 help:
@@ -27,6 +27,9 @@ demo: $(BIN)/bigtcp-agent ## BIG TCP off and on, measured on this machine
 test: lint test-packages ## lint, types and all tests (root: they count real packets)
 	.ci/unpack $(TOOLS) prometheus promtool
 	$(SUDO) env TOOLS=$(TOOLS) $(BIN)/python -m pytest $(ARGS)
+
+test-more: $(VENV)/dev test-packages ## ten minutes of pods that come and go (ARGS="--soak-seconds 60")
+	$(SUDO) $(BIN)/python -m pytest -s --timeout=3600 tests/soak $(ARGS)
 
 test-packages:
 	.ci/packages $(TEST_PACKAGES)

@@ -467,7 +467,8 @@ def _as_file(content: bytes) -> Iterator[str]:
 def read(path: str) -> WebConfig:
     """The file, files in it relative to its folder; BadValueError otherwise."""
     try:
-        values = yaml.load(read_regular_file(path, _MAX_FILE_BYTES), _Loader)  # noqa: S506  a SafeLoader
+        content = read_regular_file(path, _MAX_FILE_BYTES)
+        values = yaml.load(content, _Loader)  # noqa: S506  a SafeLoader
         config = msgspec.convert({} if values is None else values, WebConfig)
     except (OSError, ValueError, LookupError, AttributeError, TypeError) as err:
         raise BadValueError(f"--web-config {path}: {_reason(err)}", _MANUAL) from err

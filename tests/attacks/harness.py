@@ -10,6 +10,7 @@ agent is any context manager.
 import contextlib
 import http.client
 import os
+import ssl
 import subprocess
 import threading
 import time
@@ -102,6 +103,7 @@ class Victim:
     port: int
     secure: bool
     login: str = ""
+    context: ssl.SSLContext = field(default_factory=any_certificate)
 
     def get(self, path: str, source: str = SCRAPER, login: str | None = None) -> Answer:
         """From outside, with a connection of its own."""
@@ -118,7 +120,7 @@ class Victim:
                 *(_AGENT, self.port),
                 timeout=10,
                 source_address=(source, 0),
-                context=any_certificate(),
+                context=self.context,
             )
         with contextlib.closing(connection):
             try:
@@ -219,12 +221,14 @@ def attacked_agent(
     *flags: str,
     secure: bool = False,
     login: str = "",
+    context: ssl.SSLContext | None = None,
     limit: int | None = None,
     wrapper: tuple[str, ...] = (),
 ) -> Iterator[Victim]:
     """A ready agent in a namespace of its own, with the chart's memory limit (bytes).
-    `secure`: its flags make it speak TLS; `login`: the right one; `wrapper`: in front
-    of its command line.
+    `secure`: its flags make it speak TLS; `login`: the right one; `context`: how TLS
+    is spoken to it, with any certificate where nothing is said; `wrapper`: in front of
+    its command line.
     """
     with contextlib.ExitStack() as stack:
         stand = stack.enter_context(pair())
@@ -235,7 +239,10 @@ def attacked_agent(
             agent(*flags, within=stand.server, prefix=(*join, *wrapper), secure=secure)
         )
         port = int(url.rpartition(":")[2])
-        victim = Victim(process, stand.server, stand.client, port, secure, login)
+        victim = Victim(
+            *(process, stand.server, stand.client, port, secure, login),
+            context or any_certificate(),
+        )
         _reached(victim)
         yield victim
 

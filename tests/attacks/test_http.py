@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import bcrypt
@@ -14,6 +15,7 @@ import pytest
 from agent.lab.netns import wait_until
 from tests.attacks.clients import Attack
 from tests.attacks.harness import ATTACKERS, ATTEMPTS, Victim, attacked_agent
+from tests.process import any_certificate
 from tests.server import pki
 
 ONE = ATTACKERS[:1]
@@ -30,17 +32,29 @@ PLAIN = {
     "pipeline": Attack("pipeline", sources=ONE),
     "reset": Attack("reset", count=400, rate=600, sources=ONE),
 }
-ENCRYPTED = ("heads of 99 x 64 KB", "600 connections a second", "silent")
+ENCRYPTED = {
+    name: PLAIN[name] for name in ("600 connections a second", "silent", "drip")
+} | {
+    # TLS takes the clients time: an agent without a limit lives for more than 3 s.
+    "heads of 99 x 64 KB": Attack("big_heads", 12, sources=ONE),
+    "slow handshakes": Attack("slow_handshake", count=200, sources=ONE),
+}
 
 
-def web_config(folder: Path, text: str = "", *, tls: bool = False) -> tuple[str, str]:
-    """Flags of an agent."""
+def web_config(
+    folder: Path,
+    text: str = "",
+    *,
+    tls: bool = False,
+    clients: str = "VerifyClientCertIfGiven",
+) -> tuple[str, str]:
+    """Flags of an agent; `clients`: its client_auth_type."""
     if tls:
         pki.authority(folder)
         pki.certificate(folder, "server")
         text += (
             "tls_server_config: {cert_file: server.crt, key_file: server.key, "
-            "client_ca_file: ca.crt, client_auth_type: VerifyClientCertIfGiven}\n"
+            f"client_ca_file: ca.crt, client_auth_type: {clients}}}\n"
         )
     (folder / "web.yaml").write_text(text)
     return "--web-config", str(folder / "web.yaml")
@@ -64,10 +78,21 @@ def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def mutual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
+    folder = tmp_path_factory.mktemp("mutual")
+    flags = web_config(folder, tls=True, clients="RequireAndVerifyClientCert")
+    pki.certificate(folder, "client")
+    context = any_certificate()
+    context.load_cert_chain(folder / "client.crt", folder / "client.key")
+    with attacked_agent(*flags, secure=True, context=context) as running:
+        yield running
+
+
 def unharmed(victim: Victim, attack: Attack) -> None:
     """Afterwards it holds no more descriptors than before, either."""
     before = victim.descriptors()
-    victim.under(lambda: victim.attacked(attack))
+    victim.under(lambda: victim.attacked(attack), attack.seconds)
     wait_until(lambda: victim.descriptors() <= before + 2, "connections to end", 20)
 
 
@@ -78,7 +103,15 @@ def test_http(victim: Victim, name: str) -> None:
 
 @pytest.mark.parametrize("name", ENCRYPTED)
 def test_https(encrypted: Victim, name: str) -> None:
-    unharmed(encrypted, PLAIN[name])
+    unharmed(encrypted, ENCRYPTED[name])
+
+
+@pytest.mark.parametrize("name", ENCRYPTED)
+def test_https_with_certificates_of_clients(mutual: Victim, name: str) -> None:
+    """Heads are read before anybody is asked who he is: /livez asks nobody."""
+    unharmed(mutual, ENCRYPTED[name])
+    nobody = replace(mutual, context=any_certificate())
+    assert nobody.get("/metrics").status == 403
 
 
 def test_guesses_of_many_addresses_keep_no_right_password_out(tmp_path: Path) -> None:

@@ -112,7 +112,9 @@ class ApiServer:
 
 
 @contextlib.contextmanager
-def api_server(context: ssl.SSLContext | None = None) -> Iterator[ApiServer]:
+def api_server(
+    context: ssl.SSLContext | None = None, port: int = 0
+) -> Iterator[ApiServer]:
     this = ApiServer()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -140,7 +142,7 @@ def api_server(context: ssl.SSLContext | None = None) -> Iterator[ApiServer]:
         def handle_error(self, *_: object) -> None:
             """A client that does not trust us is none of our errors."""
 
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", port), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         this.port = server.server_address[1]

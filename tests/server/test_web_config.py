@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import BadValueError, Exit
-from agent.server.auth import Tls, WebConfig, read
+from agent.server.auth import Authenticator, Tls, WebConfig, read
+from tests.server import pki
 
 # Of "secret", by libxcrypt, with the prefix that htpasswd writes.
 HASH = "$2y$10$abcdefghijklmnopqrstuuqflPDzB6gcMhKa1rZqKiun2YGL5sa2u"
@@ -207,9 +208,32 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         with pytest.raises(BadValueError) as caught:
             read(str(path))
         assert caught.value.message == f"--web-config {path}: {why}"
-    os.mkfifo(tmp_path / "pipe")  # nobody writes: it must not be waited for
-    with pytest.raises(BadValueError, match="is not a regular file"):
-        read(str(tmp_path / "pipe"))
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(BadValueError, match="not valid YAML"):
         read(str(tmp_path / "bytes"))
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "long"])
+@pytest.mark.parametrize("which", ["web.yaml", "server.crt", "server.key", "ca.crt"])
+def test_files_that_are_none(tmp_path: Path, which: str, kind: str) -> None:
+    """None is waited for, none is read without end."""
+    pki.authority(tmp_path)
+    pki.certificate(tmp_path, "server")
+    path = config(
+        tmp_path,
+        "tls_server_config: {cert_file: server.crt, key_file: server.key, "
+        "client_ca_file: ca.crt, client_auth_type: VerifyClientCertIfGiven}\n",
+    )
+    Authenticator(path)
+    bad = tmp_path / which
+    bad.unlink()
+    if kind == "fifo":
+        os.mkfifo(bad)
+    elif kind == "device":
+        bad.symlink_to("/dev/zero")
+    else:
+        bad.touch()
+        os.truncate(bad, 1 << 40)
+    why = "longer than 1,048,576 bytes" if kind == "long" else "not a regular file"
+    with pytest.raises(BadValueError, match=why):
+        Authenticator(path)

@@ -83,7 +83,9 @@ def test_trends() -> None:
     assert row(after(*times), "dummy0").trend == (None,) * TREND
 
 
-def test_how_long_a_row_has_been_silent() -> None:
+@pytest.mark.parametrize("jump", [0, 86400, -86400])
+def test_how_long_a_row_has_been_silent(jump: int) -> None:
+    """By the agent's clock, whatever the node's wall clock does meanwhile."""
     traffic = after(1, 2)
     quiet = [replace(each, small=0, big=0) for each in flows()]
     for seconds in (3, 4):
@@ -93,6 +95,7 @@ def test_how_long_a_row_has_been_silent() -> None:
         ):
             counted = ("slots", "bytes", "big_bytes", "segments")
             its.update({at: before[at] for at in counted})
+        told["taken"] += jump
         traffic.take(Sample.of(told))
     assert row(traffic, "eth0").silent == 2
     assert row(after(1, 2), "eth0").silent == 0
