@@ -9,6 +9,7 @@ since the epoch, IP addresses in the canonical form of the ipaddress module.
 from dataclasses import dataclass
 
 from agent.snapshot.model import Family, Source
+from agent.typed_json import Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +21,8 @@ class BigTcp:
     """
 
     enabled: bool = False
-    max_gso: int = 0
-    max_gro: int = 0
+    max_gso: Count = 0
+    max_gro: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class RuntimeConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class CiliumAgent:
     """What the Cilium agent of this node says of itself.
 
     `state` is Ok, Warning, Failure or Disabled, `message` why. `host_routing` is
@@ -124,6 +125,12 @@ class Applied:
     dsr_dispatch: str
     device_mtu: int
     config: DaemonConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Applied(CiliumAgent):
+    """All that it says, with the pods that it serves."""
+
     endpoints: tuple[Endpoint, ...]
 
 

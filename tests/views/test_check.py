@@ -7,7 +7,9 @@ from agent.node import _NOT_ASKED
 from agent.snapshot.cilium import RuntimeConfig
 from agent.snapshot.collector import Collector
 from agent.snapshot.model import Hook, Link, MapEntries, Source
+from agent.snapshot.schema import SnapshotJson
 from agent.snapshot.sources import Surroundings, Told
+from agent.typed_json import convert
 from agent.views.check import check_text
 from agent.views.picture import picture
 from tests.snapshot.fakes import OURS, FakeProbes, lengths, link
@@ -26,7 +28,9 @@ def unseen(probes: FakeProbes, around: Surroundings, *pods: Link) -> list[str]:
     probes.put(OURS, 2, lengths(5, 3))
     links = [link(2, "eth0"), *pods]
     collector = Collector(probes, lambda: links, OURS, around, wall=lambda: NOW)
-    lines = check_text(picture(collector.snapshot()), "our own probes").splitlines()
+    lines = check_text(
+        convert(picture(collector.snapshot()), SnapshotJson), "our own probes"
+    ).splitlines()
     mark = "not seen: "
     return [line.removeprefix(mark) for line in lines if line.startswith(mark)]
 
