@@ -14,15 +14,7 @@ from agent.kernel.links import Rtnetlink
 from agent.lab import netperf, netserver
 from agent.lab.machine import machine
 from agent.lab.programs import require
-from agent.record.netperf import (
-    Cilium,
-    Counted,
-    Device,
-    Node,
-    Record,
-    Run,
-    Series,
-)
+from agent.record.netperf import Cilium, Counted, Device, Node, Record, Run, Series
 from agent.snapshot.experiment import TcpRr
 from agent.snapshot.model import Family
 from agent.snapshot.sample import Line, Sample

@@ -6,6 +6,7 @@ are only added. What is wrong is one sentence that names the member.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -29,21 +30,11 @@ def convert(value: object, kind: type[T]) -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as err:
-        raise ValueError(_sentence(err, _keys(err, value, kind))) from err
+        raise ValueError(reason(err, _keys(err, value, kind))) from err
 
 
-def reason(err: msgspec.ValidationError) -> str:
-    """What is wrong, the member first; `[...]` stands for the key of a dict."""
-    return _sentence(err, [])
-
-
-def _parts(err: msgspec.ValidationError) -> tuple[str, str]:
-    """What is wrong, and where."""
-    found = _PLACE.fullmatch(str(err))
-    return (found[1], found[2]) if found else (str(err), "")
-
-
-def _sentence(err: msgspec.ValidationError, keys: list[str]) -> str:
+def reason(err: msgspec.ValidationError, keys: Sequence[str] = ()) -> str:
+    """What is wrong, the member first; where its place has keys of dicts, these."""
     text, place = _parts(err)
     for key in keys:
         place = place.replace(_ANY_KEY, f".{key}", 1)
@@ -51,6 +42,12 @@ def _sentence(err: msgspec.ValidationError, keys: list[str]) -> str:
         text, place = "this member is missing", f"{place}.{missing[1]}"
     place = place.removeprefix(".")
     return f"{place}: {text[:1].lower()}{text[1:]}" if place else text
+
+
+def _parts(err: msgspec.ValidationError) -> tuple[str, str]:
+    """What is wrong, and where."""
+    found = _PLACE.fullmatch(str(err))
+    return (found[1], found[2]) if found else (str(err), "")
 
 
 def _keys(err: msgspec.ValidationError, value: Any, kind: type[Any]) -> list[str]:
@@ -63,18 +60,14 @@ def _keys(err: msgspec.ValidationError, value: Any, kind: type[Any]) -> list[str
             continue
         for key in list(at)[:_MAX_KEYS]:
             member = at.pop(key)
-            if _error(value, kind) != str(err):  # it was the last with this error
-                keys.append(key)
-                at[key] = at = member
-                break
+            try:
+                msgspec.convert(value, kind)
+            except msgspec.ValidationError as other:
+                if str(other) == str(err):  # of another member
+                    continue
+            keys.append(key)
+            at[key] = at = member
+            break
         else:
             break
     return keys
-
-
-def _error(value: object, kind: type[Any]) -> str:
-    try:
-        msgspec.convert(value, kind)
-    except msgspec.ValidationError as err:
-        return str(err)
-    return ""

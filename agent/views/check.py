@@ -137,7 +137,6 @@ def _unseen(snapshot: SnapshotJson) -> list[str]:
             f"single devices of other namespaces beyond the first {foreign.limit}: "
             "they are counted together"
         )
-    found += [
-        f"the size of {pod}: its device is not here" for pod in snapshot.unknown_pods
-    ]
+    lost = snapshot.unknown_pods
+    found += [f"the size of {pod}: its device is not here" for pod in lost]
     return [line for each in found for line in wrap(f"not seen: {each}", then="  ")]

@@ -70,8 +70,7 @@ def header(
     )
     lines = [between(left, _marks(status, clock), width)]
     for name, family in snapshot.families.items():
-        gso = snapshot.max_gso(name)
-        lines += _family(name, family, gso, width, reasons=reasons)
+        lines += _family(name, family, snapshot.max_gso(name), width, reasons=reasons)
     return [*lines, _who(status, width)]
 
 
