@@ -17,7 +17,7 @@ CLUSTER := env XDG_CACHE_HOME=$(CACHE) TOOLS=$(TOOLS) $(BIN)/python -m
 
 .PHONY: help demo test test-more test-packages test-builds lint format bench test-kernels cluster cluster-down cluster-tools \
   test-cluster test-cilium record-cilium image image-again base chart-docs pictures dashboards \
-  lock clean
+  schemas lock clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
@@ -118,6 +118,9 @@ pictures: $(VENV)/dev ## draw the README's pictures anew
 
 dashboards: $(VENV)/dev ## write the chart's Grafana dashboards anew
 	$(BIN)/python -m charts.dashboards
+
+schemas: $(VENV)/dev ## write the JSON Schemas in docs/ anew
+	$(BIN)/python -m tests.schemas
 
 lock: $(VENV)/dev ## renew the lock files from pyproject.toml
 	$(BIN)/python -m pip install -q uv

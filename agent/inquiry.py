@@ -17,8 +17,7 @@ from agent.errors import AgentError, BadValueError, Exit, KernelError
 from agent.settings import Cluster, is_ipv6
 from agent.snapshot.model import Hook
 from agent.snapshot.plain import plain_json, plainly
-from agent.snapshot.sample import SCHEMA
-from agent.views.picture import picture
+from agent.snapshot.schema import SCHEMA
 
 LOCAL_AGENT = "http://127.0.0.1:19715"
 _SHUT = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)  # by its --web-config
@@ -173,6 +172,7 @@ def asked(url: str | None, where: Cluster) -> Iterator[Asked]:
         )
     from agent import logs
     from agent.node import opened
+    from agent.views.picture import picture
 
     logs.silence()
     with contextlib.ExitStack() as stack:

@@ -14,11 +14,11 @@ from agent.kernel.links import Rtnetlink
 from agent.lab import netperf, netserver
 from agent.lab.machine import machine
 from agent.lab.programs import require
-from agent.record.netperf import Counted, Device, Node, Record, Run, Series
-from agent.record.typed import decode
+from agent.record.netperf import Cilium, Counted, Device, Node, Record, Run, Series
 from agent.snapshot.experiment import TcpRr
 from agent.snapshot.model import Family
 from agent.snapshot.sample import Line, Sample
+from agent.snapshot.schema import SnapshotJson
 from agent.witness import Witness
 
 
@@ -122,7 +122,7 @@ def measure(
             if its
         },
         devices=_devices(),
-        node=_node(last, witness),
+        node=_node(last.snapshot) if last else None,
     )
     return record, failed
 
@@ -141,23 +141,12 @@ def _devices() -> tuple[Device, ...]:
     )
 
 
-def _node(last: Sample | None, witness: Witness) -> Node | None:
+def _node(snapshot: SnapshotJson) -> Node:
     """Of what the agent says of its node, that which explains a result."""
-    if last is None:
-        return None
-    picture = last.picture
-    try:
-        return decode(
-            Node,
-            {
-                "cilium": picture["cilium"],
-                "devices": picture["devices"],
-                "states": {at: its["state"] for at, its in picture["families"].items()},
-                "findings": [finding["id"] for finding in picture["findings"]],
-            },
-        )
-    except (KeyError, TypeError, AttributeError, ValueError) as err:
-        witness.say(
-            f"what the agent at {witness.url} says of its node is left out: {err}"
-        )
-        return None
+    cilium = snapshot.cilium
+    return Node(
+        Cilium(cilium.version, cilium.big_tcp) if cilium else None,
+        tuple(Device(each.name, each.kind, each.sizes) for each in snapshot.devices),
+        {family: each.state for family, each in snapshot.families.items()},
+        tuple(finding.id for finding in snapshot.findings),
+    )

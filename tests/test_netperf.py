@@ -22,6 +22,7 @@ from agent.lab.netperf import serve
 from agent.record.measured import read
 from agent.record.netperf import Record
 from agent.snapshot.model import Family, Hook
+from agent.typed_json import convert
 from tests.lab.test_netperf import RECORDED
 from tests.process import COMMAND, agent, child_of, fetch, free_port, nobody
 from tests.prometheus import require_valid_metrics
@@ -95,7 +96,7 @@ def test_a_pod_measures_and_its_node_tells(
             "unshare", "--mount", "sh", "-c", f"{named} {flags} -l 1 --repeats 2"
         )
     after = seen(probes, stand.client, Hook.NET_DEV_START_XMIT, Family.IPV6)
-    record = Record.of(json.loads(path.read_text()))
+    record = convert(json.loads(path.read_text()), Record)
     assert (record.name, record.server) == ("pod", "netserver:12865")
     assert {family: its.address for family, its in record.families.items()} == (
         stand.addresses
@@ -134,7 +135,7 @@ def test_without_an_agent_there_are_results(stand: Stand) -> None:
     flags = ("--server", server, "--url", nobody(), "-o", "json", "-r", "1000:500")
     code, told, said = run(*flags, *QUICK, within=stand.client)
     assert code == 0, said
-    record = Record.of(json.loads(told))
+    record = convert(json.loads(told), Record)
     assert record.node is None
     assert record.edges == ()
     assert (record.test.request, record.test.response) == (1000, 500)
@@ -265,7 +266,7 @@ def test_a_run_that_fails_costs_only_itself(tmp_path: Path) -> None:
     assert "medians of 2 of 5 runs of 3 s" in " ".join(done.stdout.split())
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert error == "error: netperf to 127.0.0.1 failed: the line is cut"
-    record = Record.of(json.loads(path.read_text()))
+    record = convert(json.loads(path.read_text()), Record)
     assert len(record.families["ipv4"].runs) == 2
     assert read(str(path)).about["runs"] == "2 of 5"
 
@@ -286,7 +287,7 @@ def test_a_stdout_that_refuses_costs_no_record(tmp_path: Path, redirected: str) 
     assert ("error: no space left on device\n" in done.stderr) == (
         redirected == "> /dev/full"
     )
-    assert len(Record.of(json.loads(path.read_text())).families["ipv4"].runs) == 1
+    assert len(convert(json.loads(path.read_text()), Record).families["ipv4"].runs) == 1
 
 
 def _name(pid: int | None) -> str:

@@ -10,6 +10,8 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from agent.typed_json import reason
+
 T = TypeVar("T")
 # With these an answer of 16 MiB takes at most 100 MiB, itself included
 # (tests/sources/test_memory.py). A pod in the recordings has 134 quotes, 14 braces.
@@ -42,7 +44,7 @@ def decode(data: bytes | bytearray, kind: type[T], giver: str) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as err:
-        raise OSError(f"{giver}: {err}") from err
+        raise OSError(f"{giver}: {reason(err)}") from err
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as err:
         raise OSError(f"the answer of {giver} is not JSON") from err
 

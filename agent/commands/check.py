@@ -12,8 +12,6 @@ from agent.commands.options import no_nan, with_cluster
 from agent.errors import AgentError, Exit
 
 _WATCH_SECONDS = 2.0
-# What a picture raises that is none.
-_STRANGE = (LookupError, TypeError, AttributeError, ValueError)
 
 
 @click.command()
@@ -41,6 +39,8 @@ def check(
     Exit code 5: there is a finding that is a warning or critical.
     """
     from agent import inquiry
+    from agent.snapshot.schema import SnapshotJson
+    from agent.typed_json import convert
     from agent.views.check import check_text
 
     code = Exit.OK
@@ -48,17 +48,19 @@ def check(
         while True:
             picture = asked.observed(seconds)
             try:
-                text = (
-                    json.dumps(picture, indent=None if watch else 2)
-                    if output == "json"
-                    else check_text(picture, asked.who)
-                )
-                bad = any(each["severity"] != "info" for each in picture["findings"])
-            except (*_STRANGE, ArithmeticError) as err:
+                snapshot = convert(picture, SnapshotJson)
+            except ValueError as err:
                 raise AgentError(
-                    f"{url or inquiry.LOCAL_AGENT} did not answer as an agent does",
+                    f"{url or inquiry.LOCAL_AGENT} did not answer as an agent does: "
+                    f"{err}",
                     "is this the agent's address?",
                 ) from err
+            text = (
+                json.dumps(picture, indent=None if watch else 2)
+                if output == "json"
+                else check_text(snapshot, asked.who)
+            )
+            bad = any(each.severity != "info" for each in snapshot.findings)
             if watch and output == "table":
                 click.clear()
             click.echo(text)

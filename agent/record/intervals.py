@@ -50,8 +50,7 @@ def of_top(path: str) -> Measured:
         raise RecordError(
             f"{path}: the node sent nothing", "record while there is traffic"
         )
-    picture = first.picture
-    cilium = picture.get("cilium")
+    snapshot = first.snapshot
     return measured(
         path,
         name="",
@@ -61,9 +60,9 @@ def of_top(path: str) -> Measured:
             "intervals": str(len(seconds)),
             "interval": f"{median(seconds):.1f} s",
             "taken": when(first.taken),
-            "kernel": str(picture.get("kernel", "-")),
-            "Cilium": str(cilium.get("version")) if isinstance(cilium, dict) else "-",
-            "bigtcp-agent": str(picture.get("version", "-")),
+            "kernel": snapshot.kernel,
+            "Cilium": snapshot.cilium.version if snapshot.cilium else "-",
+            "bigtcp-agent": snapshot.version,
         },
         families={
             family: Facts(

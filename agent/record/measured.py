@@ -11,6 +11,7 @@ from agent.record.lines import RecordError
 from agent.snapshot.comparison import LATENCIES, LONGEST, TRANSACTIONS, Facts, Measured
 from agent.snapshot.model import Sizes
 from agent.snapshot.plain import plain_json
+from agent.typed_json import convert
 
 _MOST_BYTES = 64 << 20  # of a record of netperf
 _MOST_DEVICES = 4  # that are named
@@ -67,7 +68,7 @@ def _record(path: str, content: bytes) -> netperf.Record:
             "use the bigtcp-agent that wrote it",
         )
     try:
-        return netperf.Record.of(value)
+        return convert(value, netperf.Record)
     except ValueError as err:
         raise RecordError(
             f"{path}: {err}", "the record was changed, or written by another version"

@@ -4,17 +4,19 @@ kernel saw meanwhile, and how everything was set.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Literal
 
-from agent.record.typed import decode
+import msgspec
+
+from agent.snapshot.cilium import BigTcp
 from agent.snapshot.experiment import Latency, TcpRr
 from agent.snapshot.histogram import Histogram
-from agent.snapshot.model import Lengths, Sizes
+from agent.snapshot.model import Family, Lengths, Sizes
+from agent.typed_json import Count, Number
 
-SCHEMA = "bigtcp.netperf/v1"
+SCHEMA: Literal["bigtcp.netperf/v1"] = "bigtcp.netperf/v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +29,11 @@ class Counted:
     """
 
     device: str
-    slots: tuple[int, ...]
-    bytes: int
-    big_bytes: int
-    segments: int
-    longest: int
+    slots: tuple[Count, ...]
+    bytes: Count
+    big_bytes: Count
+    segments: Count
+    longest: Count
 
     def __post_init__(self) -> None:
         if self.big_bytes > self.bytes:
@@ -40,15 +42,7 @@ class Counted:
     @classmethod
     def of(cls, device: str, lengths: Lengths) -> "Counted":
         """What `lengths` says of a device."""
-        histogram = lengths.histogram
-        return cls(
-            device,
-            histogram.slots,
-            histogram.bytes,
-            histogram.big_bytes,
-            lengths.segments,
-            lengths.longest,
-        )
+        return cls(device, **lengths.members())
 
     def lengths(self, edges: tuple[int, ...]) -> Lengths:
         """The same between `edges`; ValueError where there are too few or many."""
@@ -63,10 +57,10 @@ class Run:
     routing nothing names what a pod receives.
     """
 
-    ended: float
-    transactions_per_second: float
+    ended: Number
+    transactions_per_second: Number
     latency_us: Latency
-    elapsed_seconds: float
+    elapsed_seconds: Number
     sent: Counted | None
     received: Counted | None
 
@@ -93,20 +87,11 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class BigTcp:
-    """What Cilium's agent says of BIG TCP for one family; sizes in bytes."""
-
-    enabled: bool
-    max_gso: int
-    max_gro: int
-
-
-@dataclass(frozen=True, slots=True)
 class Cilium:
     """Cilium of the node, by family."""
 
     version: str
-    big_tcp: dict[str, BigTcp]
+    big_tcp: dict[Family, BigTcp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +106,7 @@ class Node:
     findings: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """`taken`: when it began, in seconds since the epoch. `version` is ours,
     `netperf` netperf's, `kernel` the running release. `edges` in bytes, empty where
@@ -129,15 +114,16 @@ class Record:
     is None where no agent answered.
     """
 
+    schema: Literal["bigtcp.netperf/v1"] = SCHEMA
     name: str
-    taken: float
+    taken: Number
     version: str
     netperf: str
     kernel: str
     machine: str
     server: str
     test: TcpRr
-    edges: tuple[int, ...]
+    edges: tuple[Count, ...]
     families: dict[str, Series]
     devices: tuple[Device, ...]
     node: Node | None
@@ -168,11 +154,4 @@ class Record:
 
     def json(self) -> str:
         """One line of JSON."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)})
-
-    @classmethod
-    def of(cls, value: Mapping[str, Any]) -> "Record":
-        """From parsed JSON; ValueError says what is wrong with it, and where."""
-        if (schema := value.get("schema")) != SCHEMA:
-            raise ValueError(f"its format is {schema}, ours is {SCHEMA}")
-        return decode(cls, value)
+        return json.dumps(msgspec.to_builtins(self))

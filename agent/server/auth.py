@@ -33,6 +33,7 @@ import yaml
 from agent.errors import BadValueError
 from agent.input_files import read_regular_file
 from agent.server.http_server import BusyError, Pool, Request, Response, text_response
+from agent.typed_json import reason
 
 _log = structlog.get_logger(__name__)
 
@@ -508,6 +509,4 @@ def _reason(err: Exception) -> str:
         return "not valid YAML"
     if not isinstance(err, msgspec.ValidationError):
         return "a value is not valid for its YAML type"
-    text, _, place = str(err).partition(" - at `$")
-    place = place.strip(".`")
-    return f"{place}: {text[:1].lower()}{text[1:]}" if place else text
+    return reason(err)

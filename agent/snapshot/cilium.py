@@ -10,6 +10,7 @@ import shlex
 from dataclasses import dataclass
 
 from agent.snapshot.model import Family, Source
+from agent.typed_json import Count
 
 # How the names of Cilium's own devices begin. That of its health checks leads into a
 # network namespace, as those of pods do (pkg/health/health_connectivity_endpoint.go).
@@ -25,8 +26,8 @@ class BigTcp:
     """
 
     enabled: bool = False
-    max_gso: int = 0
-    max_gro: int = 0
+    max_gso: Count = 0
+    max_gro: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class DaemonConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class CiliumAgent:
     """What the Cilium agent of this node says of itself.
 
     `state` is Ok, Warning, Failure or Disabled, `message` why. `host_routing` is
@@ -115,6 +116,12 @@ class Applied:
     dsr_dispatch: str
     device_mtu: int
     config: DaemonConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Applied(CiliumAgent):
+    """All that it says, with the pods that it serves."""
+
     endpoints: tuple[Endpoint, ...]
 
 

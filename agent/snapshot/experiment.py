@@ -8,6 +8,7 @@ from statistics import median
 
 from agent.snapshot.histogram import Histogram
 from agent.snapshot.model import Lengths, Sizes
+from agent.typed_json import Count, Number
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +17,13 @@ class Latency:
     whole ones, except mean and standard deviation.
     """
 
-    min: float
-    mean: float
-    p50: float
-    p90: float
-    p99: float
-    max: float
-    stddev: float
+    min: Number
+    mean: Number
+    p50: Number
+    p90: Number
+    p99: Number
+    max: Number
+    stddev: Number
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,11 @@ class TcpRr:
     how many runs, and the CPU that netperf is pinned to, None where it is not.
     """
 
-    request: int
-    response: int
-    seconds: int
-    repeats: int
-    cpu: int | None = None
+    request: Count
+    response: Count
+    seconds: Count
+    repeats: Count
+    cpu: Count | None = None
 
     def __str__(self) -> str:
         return f"TCP_RR {self.request}:{self.response}"

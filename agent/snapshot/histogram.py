@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Histogram of skb lengths: pure, immutable, exact."""
 
-from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
@@ -79,28 +78,6 @@ class Histogram:
         """Share of the bytes in skbs above 64 KiB; None where there are none."""
         # The kernel counts while both are read: `big_bytes` may be an skb ahead.
         return min(1.0, self.big_bytes / self.bytes) if self.bytes else None
-
-    def quantile(self, q: float) -> float | None:
-        """Length in bytes below which a share `q` of the skbs stays.
-
-        Linear inside a slot, as PromQL's histogram_quantile: from the edge
-        below (0 for the first) to its own; the last slot answers with the last
-        edge. None where nothing was counted.
-        """
-        if not 0 <= q <= 1:
-            msg = f"a quantile lies between 0 and 1, not at {q}"
-            raise ValueError(msg)
-        cumulative = self.cumulative
-        if not cumulative[-1]:
-            return None
-        rank = q * cumulative[-1]
-        slot = bisect_left(cumulative, rank)
-        if slot == len(self.edges):
-            return float(self.edges[-1])
-        below = self.edges[slot - 1] if slot else 0
-        before = cumulative[slot - 1] if slot else 0
-        inside = (rank - before) / self.slots[slot] if self.slots[slot] else 0.0
-        return below + (self.edges[slot] - below) * inside
 
     def _with(self, other: Self, sign: int) -> Self:
         if self.edges != other.edges:

@@ -3,9 +3,10 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 from agent.snapshot.histogram import Histogram
+from agent.typed_json import Count, Number
 
 
 class Hook(StrEnum):
@@ -85,6 +86,16 @@ class Lengths:
         count = self.histogram.count
         return self.segments / count if count else None
 
+    def members(self) -> dict[str, Any]:
+        """As JSON has it, without the edges."""
+        return {
+            "slots": self.histogram.slots,
+            "bytes": self.histogram.bytes,
+            "big_bytes": self.histogram.big_bytes,
+            "segments": self.segments,
+            "longest": self.longest,
+        }
+
     def add(self, other: Self) -> Self:
         """Both together."""
         return type(self)(
@@ -133,8 +144,8 @@ SHARED_DEVICE = DeviceId(0, 0)
 class MapEntries:
     """How many entries a BPF map has, and has room for."""
 
-    used: int
-    limit: int
+    used: Count
+    limit: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +181,11 @@ class Sizes:
     The generic ones hold for IPv6. The IPv4 ones are new in 6.3.
     """
 
-    gso_max: int
-    gro_max: int
-    tso_max: int | None
-    gso_ipv4_max: int | None
-    gro_ipv4_max: int | None
+    gso_max: Count
+    gro_max: Count
+    tso_max: Count | None
+    gso_ipv4_max: Count | None
+    gro_ipv4_max: Count | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,5 +224,5 @@ class Source:
     """
 
     up: bool
-    errors: int
-    answered: float | None = None
+    errors: Count
+    answered: Number | None = None

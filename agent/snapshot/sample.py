@@ -13,9 +13,9 @@ from typing import Any, Self
 from agent.snapshot.histogram import Histogram
 from agent.snapshot.model import OTHER_PODS, Lengths, Scope
 from agent.snapshot.naming import OTHERS
+from agent.snapshot.schema import CounterRow, SnapshotJson
+from agent.typed_json import convert
 
-SCHEMA = "bigtcp.snapshot/v1"
-_LATEST = 1e11  # seconds since the epoch that are a time
 _LEAST_SECONDS = 0.001  # that have a rate
 _BIG = 65536  # the edge that views ask for
 POD_RECEIVE = "pod_receive"  # beside the hooks: what a pod received, by address
@@ -63,7 +63,7 @@ class Line:
 class Sample:
     """One picture: `taken` and `started`, when the agent began to count, are in
     seconds since the epoch, `uptime` is its age when the counters were read.
-    `picture` is all of it, as JSON has it.
+    `snapshot` is all of it that we know, `picture` the JSON as it came.
     """
 
     taken: float
@@ -71,30 +71,25 @@ class Sample:
     uptime: float
     edges: tuple[int, ...]
     lines: dict[LineKey, Line]
+    snapshot: SnapshotJson
     picture: Mapping[str, Any]
 
     @classmethod
-    def of(cls, picture: object) -> Self:
+    def of(cls, picture: Any) -> Self:
         """From parsed JSON; ValueError says what is wrong with it, and where."""
-        schema = picture.get("schema") if isinstance(picture, dict) else None
-        if not isinstance(picture, dict) or schema != SCHEMA:
-            raise ValueError(f"its schema is {schema!r}, not {SCHEMA}")
-        try:
-            edges = _edges(picture["edges"])
-            pods = {int(pod["ifindex"]): str(pod["name"]) for pod in picture["pods"]}
-            lines = [_line(row, edges, pods) for row in picture["counters"]]
-            _require_told(picture)
-            taken, started, uptime = (
-                _number(picture[at]) for at in ("taken", "started", "uptime")
-            )
-        except KeyError as err:
-            raise ValueError(f"{err} is missing") from err
-        except (TypeError, ValueError, AttributeError, OverflowError) as err:
-            raise ValueError(f"it makes no sense: {err}") from err
-        if not all(0 <= time < _LATEST for time in (taken, started, uptime)):
-            raise ValueError("its time is no time")
-        by_key = {line.key: line for line in lines}
-        return cls(taken, started, uptime, edges, by_key, picture)
+        told = convert(picture, SnapshotJson)
+        edges = told.edges
+        if _BIG not in edges or any(low >= high for low, high in pairwise(edges)):
+            raise ValueError(f"edges: they do not ascend, or leave out {_BIG}")
+        pods: dict[int | None, str] = {pod.ifindex: pod.name for pod in told.pods}
+        lines = {}
+        for number, row in enumerate(told.counters):
+            try:
+                line = _line(row, edges, pods)
+            except ValueError as err:
+                raise ValueError(f"counters[{number}].slots: {err}") from err
+            lines[line.key] = line
+        return cls(told.taken, told.started, told.uptime, edges, lines, told, picture)
 
     def since(self, before: Self) -> "Period":
         """What passed since `before`, the sample before this one, or one that is
@@ -137,83 +132,24 @@ class Period:
         return count / self.seconds if self.seconds > 0 else 0.0
 
 
-def _require_told(picture: dict[str, Any]) -> None:
-    """What views read of a picture beside the counters is there and of its kind."""
-    _text(picture["kernel"])
-    cilium = picture["cilium"]
-    if cilium is not None:
-        _text(cilium["version"])
-    if set(picture["families"]) != {"ipv4", "ipv6"}:
-        raise ValueError(f"families {', '.join(picture['families'])}")
-    for name, family in picture["families"].items():
-        _require_family(family)
-        if cilium is not None:
-            _count(cilium["big_tcp"][name]["max_gso"])
-    for finding in picture["findings"]:
-        for at in ("id", "severity", "seen", "why", "remedy"):
-            _text(finding[at])
-        for each in (*finding["families"], *finding["subjects"]):
-            _text(each)
-
-
-def _require_family(family: dict[str, Any]) -> None:
-    for at in ("state", "reason"):
-        _text(family[at])
-    for at in ("bytes", "big_bytes"):
-        _count(family[at])
-    for at in ("configured", "enabled"):
-        if family[at] not in (None, True, False):
-            raise ValueError(f"{at} is {family[at]!r}")
-
-
-def _text(value: object) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-
-
-def _count(value: object) -> int:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not isinstance(value, int) or not whole or not 0 <= value < 1 << 64:
-        raise ValueError(f"{value} is no count")
-    return value
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{value!r} is no number")
-    return float(value)
-
-
-def _edges(found: list[object]) -> tuple[int, ...]:
-    edges = tuple(_count(edge) for edge in found)
-    if _BIG not in edges or any(low >= high for low, high in pairwise(edges)):
-        raise ValueError(f"edges do not ascend, or leave out {_BIG}")
-    return edges
-
-
-def _line(row: dict[str, Any], edges: tuple[int, ...], pods: dict[int, str]) -> Line:
-    histogram = Histogram(
-        edges,
-        tuple(_count(count) for count in row["slots"]),
-        _count(row["bytes"]),
-        _count(row["big_bytes"]),
-    )
-    scope, hook, peer = Scope(row["scope"]), str(row["hook"]), row["peer"]
-    ifindex = int(row["ifindex"])
+def _line(
+    row: CounterRow, edges: tuple[int, ...], pods: Mapping[int | None, str]
+) -> Line:
+    histogram = Histogram(edges, row.slots, row.bytes, row.big_bytes)
     pod = ""
-    if scope is Scope.PODS:
-        side = ifindex if hook == POD_RECEIVE else peer
+    if row.scope is Scope.PODS:
+        side = row.ifindex if row.hook == POD_RECEIVE else row.peer
         pod = pods.get(side, "")
-    device = str(row["device"])
-    if hook == POD_RECEIVE and not pod:
-        pod = OTHERS if ifindex == OTHER_PODS else device or f"ifindex:{ifindex}"
+    if row.hook == POD_RECEIVE and not pod:
+        unnamed = row.device or f"ifindex:{row.ifindex}"
+        pod = OTHERS if row.ifindex == OTHER_PODS else unnamed
     return Line(
-        LineKey(int(row["cookie"]), ifindex, hook, str(row["ip_family"])),
-        device,
-        str(row["kind"]),
-        None if row["netns"] is None else int(row["netns"]),
-        scope,
+        LineKey(row.cookie, row.ifindex, row.hook, row.ip_family),
+        row.device,
+        row.kind,
+        row.netns,
+        row.scope,
         pod,
-        int(row["limit"]),
-        Lengths(histogram, _count(row["segments"]), _count(row["longest"])),
+        row.limit,
+        Lengths(histogram, row.segments, row.longest),
     )

@@ -12,7 +12,6 @@ from agent.snapshot.evidence import ENOUGH_BYTES, FAMILIES, Evidence
 from agent.snapshot.findings import FINDINGS
 from agent.snapshot.findings.finding import Finding
 from agent.snapshot.model import Family
-from agent.snapshot.snapshot import Snapshot
 
 
 class State(StrEnum):
@@ -45,9 +44,8 @@ class Verdict:
     findings: tuple[Finding, ...]
 
 
-def judge(snapshot: Snapshot) -> Verdict:
+def judge(evidence: Evidence) -> Verdict:
     """The verdict over a Snapshot; what happened is taken from its `recent`."""
-    evidence = Evidence(snapshot)
     return Verdict(
         {family: _judge(evidence, family) for family in FAMILIES},
         tuple(finding for find in FINDINGS for finding in find(evidence)),

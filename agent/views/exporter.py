@@ -183,8 +183,8 @@ def _own_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     yield from (build, attached, up, answered, errors, unrecorded, fill)
 
 
-def _verdict_metrics(snapshot: Snapshot) -> Iterator[Metric]:
-    evidence, verdict = Evidence(snapshot), judge(snapshot)
+def _verdict_metrics(evidence: Evidence) -> Iterator[Metric]:
+    verdict = judge(evidence)
     state = GaugeMetricFamily(
         "bigtcp_verdict",
         "1 for the state that holds, by what happened lately.",
@@ -214,7 +214,7 @@ def _verdict_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     yield from (state, pods, finding)
 
 
-def _cilium_metrics(snapshot: Snapshot) -> Iterator[Metric]:
+def _cilium_metrics(evidence: Evidence) -> Iterator[Metric]:
     enabled = GaugeMetricFamily(
         "bigtcp_cilium_big_tcp_enabled",
         "What was asked for: by the ConfigMap, and by the agent as it runs.",
@@ -232,7 +232,7 @@ def _cilium_metrics(snapshot: Snapshot) -> Iterator[Metric]:
         "bigtcp_cilium_config_changed_timestamp_seconds",
         "When Cilium's configuration was last seen to change.",
     )
-    evidence, applied = Evidence(snapshot), snapshot.applied
+    applied = evidence.applied
     for family in FAMILIES:
         configured, running = evidence.configured(family), evidence.running(family)
         if configured is not None:
@@ -295,8 +295,9 @@ def metrics(snapshot: Snapshot, pods: PodsTraffic | None = None) -> Iterator[Met
     yield from (coverage, counted, there)
     if pods is not None:
         yield from pod_metrics(pods)
-    yield from _verdict_metrics(snapshot)
-    yield from _cilium_metrics(snapshot)
+    evidence = Evidence(snapshot)
+    yield from _verdict_metrics(evidence)
+    yield from _cilium_metrics(evidence)
     yield from _own_metrics(snapshot)
 
 

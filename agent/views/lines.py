@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from agent.snapshot.sample import Line, Period, Sample
 from agent.views.arrange import View
 from agent.views.cells import limit, percent, si
@@ -27,15 +29,13 @@ def top_text(now: Sample, period: Period, who: str) -> str:
     """
     traffic = Traffic()
     traffic.put(now, period)
-    picture = now.picture
-    whose = cilium_words(picture)
+    snapshot = now.snapshot
+    whose = cilium_words(snapshot)
     when = time.strftime("%Y-%m-%d %T", time.localtime(now.taken))
     lines = [
-        *wrap(
-            f"{picture.get('node') or 'this node'}, Linux {picture['kernel']}, {whose}"
-        ),
+        *wrap(f"{snapshot.node or 'this node'}, Linux {snapshot.kernel}, {whose}"),
         *beside(f"{when}, {traffic.seconds:.1f} s, as seen by", who),
-        *reason_lines(picture, states=True),
+        *reason_lines(snapshot, states=True),
     ]
     rows = [row for row in View().arranged(traffic.rows) if row.skbs]
     if not rows:
@@ -65,18 +65,17 @@ def top_document(now: Sample, period: Period, who: str) -> dict[str, Any]:
 
     Within a version of the schema members are only added.
     """
-    picture = now.picture
-    cilium = picture.get("cilium")
+    snapshot = now.snapshot
     return {
         "schema": SCHEMA,
         "time": now.taken,
         "seconds": period.seconds,
         "source": who,
-        "node": picture.get("node", ""),
-        "kernel": picture["kernel"],
-        "cilium": cilium["version"] if cilium else None,
-        "families": picture["families"],
-        "findings": [finding["id"] for finding in picture["findings"]],
+        "node": snapshot.node,
+        "kernel": snapshot.kernel,
+        "cilium": snapshot.cilium.version if snapshot.cilium else None,
+        "families": msgspec.to_builtins(snapshot.families),
+        "findings": [finding.id for finding in snapshot.findings],
         "edges": list(now.edges),
         "rows": [_row(line, period) for line in period.lines.values()],
     }

@@ -16,6 +16,7 @@ from agent.lab.demo import BIG, LEGACY
 from agent.lab.netns import wait_until
 from agent.record import netperf
 from agent.record.measured import read
+from agent.typed_json import convert
 from tests.process import COMMAND, bpf_programs, programs_of
 
 
@@ -79,7 +80,9 @@ def test_a_record_for_each_way(tmp_path: Path) -> None:
     folder = tmp_path / "records"
     measured = demo("--topology", "router", "--rounds", "1", "--record", str(folder))
     for number, (name, size) in enumerate((("off", LEGACY), ("cut", BIG), ("on", BIG))):
-        record = netperf.Record.of(json.loads((folder / f"{name}.json").read_text()))
+        record = convert(
+            json.loads((folder / f"{name}.json").read_text()), netperf.Record
+        )
         assert record.name == name
         assert set(record.families) == set(measured) == {"ipv4", "ipv6"}
         for family, series in record.families.items():

@@ -2,7 +2,6 @@
 """Records of netperf that say what the test wants."""
 
 from agent.record.netperf import (
-    BigTcp,
     Cilium,
     Counted,
     Device,
@@ -11,8 +10,9 @@ from agent.record.netperf import (
     Run,
     Series,
 )
+from agent.snapshot.cilium import BigTcp
 from agent.snapshot.experiment import Latency, TcpRr
-from agent.snapshot.model import Sizes
+from agent.snapshot.model import Family, Sizes
 from tests.snapshot.fakes import EDGES, lengths
 
 LEGACY = Sizes(65536, 65536, 524280, 65536, 65536)
@@ -50,7 +50,7 @@ def record(
         },
         devices=(device,),
         node=Node(
-            Cilium("1.20.2", {"ipv4": BigTcp(bool(big), sizes.gso_max, 65536)}),
+            Cilium("1.20.2", {Family.IPV4: BigTcp(bool(big), sizes.gso_max, 65536)}),
             (device,),
             {"ipv4": "active" if big else "disabled"},
             ("C06",),

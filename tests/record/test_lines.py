@@ -91,7 +91,11 @@ def test_nothing_is_written_over(path: Path) -> None:
         ("bigtcp.record/v1", "bigtcp.record/v2", r"line 1: its format is .*/v2"),
         ('"kind":"top"', '"kind":"x"', "line 1: this is no record"),
         ("bigtcp.record/v1", "x", "line 1: this is no record"),
-        ('"taken":1000000002', '"taken":"x","was":2', "line 3: it makes no sense"),
+        (
+            '"taken":1000000002',
+            '"taken":"x","was":2',
+            "line 3: taken: expected `float`, got `str`",
+        ),
         ('"taken":1000000003', '"taken":', "line 4: this is no JSON"),
     ],
 )

@@ -121,13 +121,16 @@ GOOD = record("on", [7.0], 50).json()
         ("[1]", "this is no record of netperf or top$"),
         ('{"schema": "bigtcp.demo/v1"}', "netperf or top, but bigtcp.demo/v1"),
         (GOOD.replace("netperf/v1", "netperf/v2"), "its format is bigtcp.netperf/v2"),
-        (GOOD.replace('"p99": 29', '"p99": "x"'), r"runs\[0\].latency_us.p99: this is"),
+        (
+            GOOD.replace('"p99": 29', '"p99": "x"'),
+            r"families.ipv4.runs\[0\].latency_us.p99: exp",
+        ),
         (GOOD[:-1], "line 1, column .*: this is no JSON"),
         ('{"schema": "bigtcp.record/v2"}\n', "line 1: its format is bigtcp.record/v2"),
         ('{"schema": "bigtcp.record/v1"}\n', "line 1: this is no record"),
         (
             '{"schema": "bigtcp.record/v1", "kind": "top"}\n{"a": 1}\n',
-            "line 2: its schema is None",
+            "line 2: schema: this member is missing",
         ),
     ],
 )

@@ -103,20 +103,10 @@ def test_shares(lengths: list[int]) -> None:
         assert of(lengths).big_share == sum(big) / sum(lengths)
 
 
-def test_nothing_counted_has_no_share_and_no_quantile() -> None:
+def test_nothing_counted_has_no_share() -> None:
     empty = Histogram.empty(EDGES)
     assert empty.share_above(65536) is None
     assert empty.big_share is None
-    assert empty.quantile(0.5) is None
-
-
-def test_quantiles_are_those_of_histogram_quantile() -> None:
-    """100 skbs up to 128 B, 100 up to 512 B: the values that PromQL gives."""
-    histogram = of([100] * 100 + [400] * 100)
-    assert histogram.quantile(0.25) == 64
-    assert histogram.quantile(0.5) == 128
-    assert histogram.quantile(0.75) == 320
-    assert of([10**6]).quantile(0.9) == 524288
 
 
 def test_wrong_use_is_refused() -> None:
@@ -124,8 +114,6 @@ def test_wrong_use_is_refused() -> None:
         Histogram(EDGES, (0,))
     with pytest.raises(ValueError, match="different edges"):
         of([1]).add(Histogram.empty((1, 2)))
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        of([1]).quantile(2)
 
 
 def test_used_slots() -> None:

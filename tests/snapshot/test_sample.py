@@ -125,33 +125,33 @@ def test_whose_it_is() -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"schema": "bigtcp.snapshot/v2"}, "its schema is 'bigtcp.snapshot/v2'"),
-        ({"edges": [65536]}, "1 edges need 2 slots"),
-        ({"edges": [1500]}, "edges do not ascend, or leave out 65536"),
-        ({"edges": [65536, 1500]}, "edges do not ascend"),
-        ({"edges": [1500.0, 65536]}, "1500.0 is no count"),
-        ({"taken": "5"}, "'5' is no number"),
-        ({"started": True}, "True is no number"),
-        ({"uptime": None}, "None is no number"),
-        ({"taken": float("nan")}, "its time is no time"),
-        ({"counters": 7}, "makes no sense"),
-        ({"families": {}}, "makes no sense: families"),
-        ({"kernel": None}, "None is no text"),
-        ({"cilium": {}}, "'version' is missing"),
-        ({"findings": [{}]}, "'id' is missing"),
-        ({"findings": None}, "makes no sense"),
-        ({"taken": 1e300}, "its time is no time"),
-        ({"edges": [1500, float("inf")]}, "makes no sense"),
-        ({"taken": 10**400}, "makes no sense"),
-        ({"pods": [{}]}, "'ifindex' is missing"),
+        ({"schema": "bigtcp.snapshot/v2"}, "schema: invalid .* 'bigtcp.snapshot/v2'"),
+        ({"edges": [65536]}, r"counters\[0\]\.slots: 1 edges need 2 slots"),
+        ({"edges": [1500]}, "edges: they do not ascend, or leave out 65536"),
+        ({"edges": [65536, 1500]}, "edges: they do not ascend"),
+        ({"edges": [1500.0, 65536]}, r"edges\[0\]: expected `int`, got `float`"),
+        ({"taken": "5"}, "taken: expected `float`, got `str`"),
+        ({"started": True}, "started: expected `float`, got `bool`"),
+        ({"uptime": None}, "uptime: expected `float`, got `null`"),
+        ({"taken": float("nan")}, "taken: expected `float` >= 0"),
+        ({"counters": 7}, "counters: expected `array`, got `int`"),
+        ({"families": {}}, "families.ipv4: this member is missing"),
+        ({"kernel": None}, "kernel: expected `str`, got `null`"),
+        ({"cilium": {}}, "cilium.read: this member is missing"),
+        ({"findings": [{}]}, r"findings\[0\]\.id: this member is missing"),
+        ({"findings": None}, "findings: expected `array`, got `null`"),
+        ({"taken": 1e300}, "taken: expected `float` < 100000000000"),
+        ({"edges": [1500, float("inf")]}, r"edges\[1\]: expected `int`, got `float`"),
+        ({"taken": 10**400}, "taken: number out of range"),
+        ({"pods": [{}]}, r"pods\[0\]\.name: this member is missing"),
     ],
 )
 def test_what_is_no_picture(change: dict[str, object], why: str) -> None:
     world = World()
     world.probes.put(OURS, 2, lengths(5))
-    with pytest.raises(ValueError, match=why.replace("(", r"\(")):
+    with pytest.raises(ValueError, match=f"^{why}"):
         Sample.of({**world.sample().picture, **change})
-    with pytest.raises(ValueError, match="schema"):
+    with pytest.raises(ValueError, match="Expected `object`, got `array`"):
         Sample.of([])
 
 
@@ -161,7 +161,7 @@ def test_what_is_no_count(count: object) -> None:
     world.probes.put(OURS, 2, lengths(5))
     picture = world.sample().picture
     row = picture["counters"][0] | {"bytes": count}
-    with pytest.raises(ValueError, match="is no count"):
+    with pytest.raises(ValueError, match=r"^counters\[0\]\.bytes: expected `int`"):
         Sample.of({**picture, "counters": [row]})
 
 

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A node as a snapshot has it, for a test to spoil; and what is told of it."""
 
+import json
 import re
 from bisect import bisect_left
 from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from agent.kernel.contract import Contract, bpf_directory
 from agent.snapshot.cilium import (
@@ -17,6 +20,7 @@ from agent.snapshot.cilium import (
     Pod,
     Wanted,
 )
+from agent.snapshot.evidence import Evidence
 from agent.snapshot.findings import FINDING_IDS
 from agent.snapshot.findings.finding import Finding
 from agent.snapshot.histogram import Histogram
@@ -33,9 +37,12 @@ from agent.snapshot.model import (
     Sizes,
     Source,
 )
+from agent.snapshot.schema import SnapshotJson
 from agent.snapshot.snapshot import DeviceRows, Recent, Snapshot
 from agent.snapshot.verdict import State, judge
+from agent.typed_json import convert
 from agent.views.check import COMMAND
+from agent.views.picture import picture
 from tests.snapshot.fakes import OURS, endpoint, link
 
 EDGES = Contract.read(bpf_directory()).edges
@@ -215,11 +222,18 @@ class World:
             problems=self.problems,
             cluster=cluster,
         )
-        self.verdict = judge(self.snapshot)
+        self.verdict = judge(Evidence(self.snapshot))
+        assert_it_is_read_as_it_was_written(picture(self.snapshot))
         states = [self.verdict.families[family].state for family in (IPV4, IPV6)]
         for finding in self.verdict.findings:
             assert_it_says_something(finding)
         return states, [f"{each.id} {each.severity}" for each in self.verdict.findings]
+
+
+def assert_it_is_read_as_it_was_written(told: dict[str, Any]) -> None:
+    written = json.loads(json.dumps(told))
+    read = msgspec.to_builtins(convert(written, SnapshotJson))
+    assert json.loads(json.dumps(read)) == written
 
 
 def assert_it_says_something(finding: Finding) -> None:

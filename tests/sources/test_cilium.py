@@ -295,10 +295,10 @@ def test_odd_endpoints_are_left_out() -> None:
 
 
 def test_a_field_of_another_type_is_named() -> None:
-    with pytest.raises(OSError, match=r"healthz: .*got `str`.*ipv4-big-tcp\.maxGSO"):
+    with pytest.raises(OSError, match=r"healthz: .*ipv4-big-tcp\.maxGSO: .*got `str`"):
         of({"ipv4-big-tcp": {"maxGSO": "196608"}})
     with pytest.raises(
-        OSError, match=r"got `int`.*kube-proxy-replacement\.devices\[1\]"
+        OSError, match=r"kube-proxy-replacement\.devices\[1\]: .*got `int`"
     ):
         of({"kube-proxy-replacement": {"devices": ["eth0", 7]}})
     with pytest.raises(OSError, match="/v1/endpoint: Expected `array"):

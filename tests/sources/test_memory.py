@@ -59,7 +59,7 @@ LONG = "length <= 65536"
 LISTED = "length <= 4096"
 # By URL: an answer, and the sentence of it.
 BOMBS: dict[str, tuple[str, bytes, str]] = {
-    "lists": ("/v1/endpoint", filled(b"[", b"[],", b"]"), "Expected `object | null`"),
+    "lists": ("/v1/endpoint", filled(b"[", b"[],", b"]"), "expected `object | null`"),
     "lists in a field": ("/v1/healthz", filled(b'{"x":[', b"[],", b"]}"), "understood"),
     "objects": ("/v1/endpoint", filled(b"[", b"{},", b"]"), TOO_MANY),
     "objects, some": ("/v1/endpoint", some(b"[", b"{},", b"]", 500_000), "<= 10000"),
@@ -67,7 +67,7 @@ BOMBS: dict[str, tuple[str, bytes, str]] = {
         *("/v1/endpoint", some(b"[7,", b"{},", b"]", 499_000), "<= 10000"),
     ),
     "nulls": ("/v1/endpoint", filled(b"[", b"null,", b"]"), "<= 10000"),
-    "numbers": ("/v1/endpoint", filled(b"[", b"1,", b"]"), "Expected `object | null`"),
+    "numbers": ("/v1/endpoint", filled(b"[", b"1,", b"]"), "expected `object | null`"),
     "devices": ("/v1/healthz", filled(DEVICES, b'"ab",', b"]}}"), TOO_MANY),
     "devices, some": (
         *("/v1/healthz", some(DEVICES, b'"abcdefg",', b"]}}", 499_000), LISTED),

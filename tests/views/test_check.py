@@ -8,13 +8,15 @@ import pytest
 from agent.node import _NOT_ASKED
 from agent.snapshot.collector import Collector
 from agent.snapshot.model import Hook, Link, MapEntries, Source
+from agent.snapshot.schema import FindingJson, SnapshotJson
 from agent.snapshot.sources import Surroundings, Told
+from agent.typed_json import convert
 from agent.views.check import check_text, finding_lines
 from agent.views.picture import picture
 from agent.views.top.texts import findings_lines
 from tests.snapshot.fakes import OURS, FakeProbes, lengths, link
 from tests.sources.agent import recorded, understood
-from tests.views.top.fakes import FINDING
+from tests.views.top.fakes import FINDING, FakeFeed
 
 CILIUM = understood(recorded("1.20.2")["on"])
 NOW = 1e9
@@ -29,7 +31,9 @@ def unseen(probes: FakeProbes, around: Surroundings, *pods: Link) -> list[str]:
     probes.put(OURS, 2, lengths(5, 3))
     links = [link(2, "eth0"), *pods]
     collector = Collector(probes, lambda: links, OURS, around, wall=lambda: NOW)
-    lines = check_text(picture(collector.snapshot()), "our own probes").splitlines()
+    lines = check_text(
+        convert(picture(collector.snapshot()), SnapshotJson), "our own probes"
+    ).splitlines()
     mark = "not seen: "
     return [line.removeprefix(mark) for line in lines if line.startswith(mark)]
 
@@ -127,7 +131,7 @@ REMEDIES = {
 @pytest.mark.parametrize("remedy", REMEDIES)
 def test_a_command_is_a_line_of_its_own(remedy: str) -> None:
     """And is not wrapped: it is pasted into a shell."""
-    lines = finding_lines({**FINDING, "remedy": remedy})
+    lines = finding_lines(convert({**FINDING, "remedy": remedy}, FindingJson))
     (first,) = (at for at, line in enumerate(lines) if line.startswith("    do:"))
     assert lines[first:-1] == REMEDIES[remedy]
     assert lines[-1].startswith("    which: ")
@@ -137,9 +141,9 @@ def test_a_command_is_a_line_of_its_own(remedy: str) -> None:
 @pytest.mark.parametrize("width", [30, 80])
 def test_a_command_on_a_screen_is_wrapped(remedy: str, width: int) -> None:
     """None of it is cut off."""
-    picture = {"findings": [{**FINDING, "remedy": remedy}]}
+    snapshot = FakeFeed().sample(findings=[{**FINDING, "remedy": remedy}]).snapshot
     drawn = [
-        "".join(text for text, _ in spans) for spans in findings_lines(picture, width)
+        "".join(text for text, _ in spans) for spans in findings_lines(snapshot, width)
     ]
     assert max(map(len, drawn)) <= width
     assert all(word in " ".join(drawn) for word in remedy.replace(";", "").split())

@@ -2,12 +2,19 @@
 """The JSON of a snapshot: what is counted stands there row by row."""
 
 import json
+from collections.abc import Callable
+
+import pytest
 
 from agent.snapshot.collector import Collector
+from agent.snapshot.evidence import Evidence
 from agent.snapshot.model import DeviceId, Hook
+from agent.snapshot.snapshot import Snapshot
 from agent.snapshot.sources import Surroundings
+from agent.views.exporter import metrics
 from agent.views.picture import picture
 from tests.snapshot.fakes import OURS, FakeProbes, lengths, link
+from tests.snapshot.world import World
 
 
 def test_counters() -> None:
@@ -40,3 +47,21 @@ def test_counters() -> None:
         "limit": 65536,
     }
     assert (pod["scope"], pod["hook"], pod["peer"]) == ("pods", "netif_receive_skb", 9)
+
+
+@pytest.mark.parametrize("view", [picture, lambda snapshot: list(metrics(snapshot))])
+def test_a_snapshot_is_judged_by_one_evidence(
+    view: Callable[[Snapshot], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it caches is what takes long: pods, endpoints, native devices."""
+    world, made = World(), []
+    world.told()
+    init = Evidence.__init__
+
+    def counted(self: Evidence, snapshot: Snapshot) -> None:
+        made.append(snapshot)
+        init(self, snapshot)
+
+    monkeypatch.setattr(Evidence, "__init__", counted)
+    view(world.snapshot)
+    assert made == [world.snapshot]

@@ -14,6 +14,8 @@ from agent.record.measured import read
 from agent.snapshot.comparison import BYTES_SENT, Compared, Row, compare
 from agent.snapshot.plain import plain, plainly
 from agent.snapshot.sample import Sample
+from agent.snapshot.schema import SnapshotJson
+from agent.typed_json import convert
 from agent.views.arrange import View
 from agent.views.cells import Columns
 from agent.views.check import check_text
@@ -74,14 +76,21 @@ def world(name: str) -> dict[str, Any]:
         node=name,
         kernel=name,
         recent={"seconds": 3.0},
-        devices=[{"name": name, "kind": name, "sizes": dict.fromkeys(sizes, 196608)}],
+        devices=[
+            {
+                "name": name,
+                "ifindex": 2,
+                "kind": name,
+                "sizes": dict.fromkeys(sizes, 196608),
+            }
+        ],
         pods=[{"name": name, "ifindex": 9, "interface": "lxc1"}],
-        sources={name: {"up": False, "problem": name, "answered": 1.0}},
+        sources={name: {"up": False, "errors": 1, "problem": name, "answered": 1.0}},
         attached={},
         unrecorded={name: 7},
         unknown_pods=[name],
     )
-    found["cilium"]["version"] = name
+    found["cilium"] = {**found["cilium"], "version": name}
     for family in found["families"].values():
         family |= {"state": name, "reason": f"cut at {name} and {name}"}
     said = {"seen": f"{name} cuts", "why": name, "remedy": f"raise that of {name}"}
@@ -223,7 +232,7 @@ def test_compare_of_a_fast_network(had: float, tmp_path: Path) -> None:
 
 @named
 def test_check(name: str) -> None:
-    text = check_text(world(name), URL)
+    text = check_text(convert(world(name), SnapshotJson), URL)
     fits(line for line in text.splitlines() if line != URL)
     assert URL in text.splitlines()
     assert "196,608  196,608" in text
@@ -251,12 +260,12 @@ def test_top_on_a_terminal(name: str, width: int) -> None:
         Status(told, told, problem=told),
     ):
         for reasons in (False, True):
-            drawn += header(sample.picture, status, width, reasons=reasons)
+            drawn += header(sample.snapshot, status, width, reasons=reasons)
             drawn += header(None, status, width, reasons=reasons)
     for replay in (False, True):
         drawn += texts.help_lines(width, replay=replay)
         drawn.append(texts.footer("traffic", width, replay=replay))
-    drawn += texts.findings_lines(sample.picture, width)
+    drawn += texts.findings_lines(sample.snapshot, width)
     drawn.append(texts.tabs("traffic", 8, 1, str(View(text=told)), width))
     for row in traffic.rows:
         lines = histogram_lines(traffic.rows, row, 1.0, (width, 40))

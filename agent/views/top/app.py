@@ -150,8 +150,8 @@ class TopApp(App[AgentError | int]):
             return
         rows = self.view.arranged(self.traffic.rows)
         above = self.draw_header() + 1  # and the tabs
-        picture = self.traffic.sample.picture if self.traffic.sample else None
-        findings = len(picture["findings"]) if picture else 0
+        snapshot = self.traffic.sample.snapshot if self.traffic.sample else None
+        findings = len(snapshot.findings) if snapshot else 0
         self._lines("tabs").show(
             [texts.tabs(self.pane, len(rows), findings, str(self.view), width)]
         )
@@ -163,7 +163,7 @@ class TopApp(App[AgentError | int]):
             case "traffic":
                 self.query_one(Head).draw(self._table.columns, self.view)
             case "findings":
-                self._lines("findings").show(texts.findings_lines(picture, width))
+                self._lines("findings").show(texts.findings_lines(snapshot, width))
             case "help":
                 lines = texts.help_lines(width, replay=self._feed.replay)
                 self._lines("help").show(lines)
@@ -185,7 +185,7 @@ class TopApp(App[AgentError | int]):
         feed = self._feed
         late = age > feed.patience and not feed.paused
         lines = header(
-            self.traffic.sample.picture if self.traffic.sample else None,
+            self.traffic.sample.snapshot if self.traffic.sample else None,
             Status(
                 who=feed.who,
                 pace=feed.pace,

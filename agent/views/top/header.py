@@ -2,11 +2,11 @@
 """The head of the screen: which node, what is asked for and what is so. Pure."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from agent.snapshot.schema import FamilyJson, SnapshotJson
 from agent.views.cells import limit, percent
+from agent.views.check import word
 from agent.views.report import bar
 from agent.views.top.spans import (
     BAD,
@@ -55,24 +55,22 @@ class Status:
 
 
 def header(
-    picture: Mapping[str, Any] | None, status: Status, width: int, *, reasons: bool
+    snapshot: SnapshotJson | None, status: Status, width: int, *, reasons: bool
 ) -> list[Spans]:
     """The lines. `reasons` of verdicts may take lines of their own."""
-    if picture is None:
+    if snapshot is None:
         left: Spans = (("bigtcp-agent top", BOLD),)
         return [between(left, _marks(status, ""), width), _who(status, width)]
-    taken = time.localtime(picture["taken"])
+    taken = time.localtime(snapshot.taken)
     clock = time.strftime("%Y-%m-%d %T" if status.replay else "%T", taken)
-    cilium = picture.get("cilium")
     left = (
-        (shown(str(picture.get("node") or "bigtcp-agent top")), BOLD),
-        (f"  Linux {shown(str(picture['kernel']))}", PLAIN),
-        (f"  {cilium_words(picture)}", PLAIN),
+        (shown(snapshot.node or "bigtcp-agent top"), BOLD),
+        (f"  Linux {shown(snapshot.kernel)}", PLAIN),
+        (f"  {cilium_words(snapshot)}", PLAIN),
     )
     lines = [between(left, _marks(status, clock), width)]
-    for name, family in picture["families"].items():
-        gso = cilium["big_tcp"][name]["max_gso"] if cilium else None
-        lines += _family(name, family, gso, width, reasons=reasons)
+    for name, family in snapshot.families.items():
+        lines += _family(name, family, snapshot.max_gso(name), width, reasons=reasons)
     return [*lines, _who(status, width)]
 
 
@@ -96,15 +94,11 @@ def _who(status: Status, width: int) -> Spans:
     return between(((said, FAINT),), notice, width)
 
 
-def _word(value: bool | None) -> str:
-    return "-" if value is None else "yes" if value else "no"
-
-
 def _family(
-    name: str, family: Mapping[str, Any], gso: int | None, width: int, *, reasons: bool
+    name: str, family: FamilyJson, gso: int | None, width: int, *, reasons: bool
 ) -> list[Spans]:
-    share = family["big_bytes"] / family["bytes"] if family["bytes"] else None
-    state, reason = shown(str(family["state"])), shown(str(family["reason"]))
+    share = family.big_share
+    state, reason = shown(family.state), shown(family.reason)
     above, drawn = "  above 64 KiB ", bar(share or 0, _BAR).ljust(_BAR)
     if width < _WHOLE:
         above, drawn = "  >64 KiB ", ""
@@ -112,7 +106,7 @@ def _family(
         (f"{name}  ", BOLD),
         (f"{cut(state, _STATE):<{_STATE}}", STATES.get(state, PLAIN)),
         ("  wanted ", FAINT),
-        (f"{_word(family['configured']):<3}", PLAIN),
+        (f"{word(family.configured):<3}", PLAIN),
         ("  applied ", FAINT),
         (f"{limit(gso or 0):<4}", PLAIN),
         (above, FAINT),

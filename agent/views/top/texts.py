@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Findings, help, tabs and the line of keys. Pure."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from agent.snapshot.schema import SnapshotJson
 from agent.views.check import finding_lines
 from agent.views.top.spans import (
     BAD,
@@ -52,16 +52,16 @@ share, sample by sample. longest: since the agent began to count. pkt/skb: wire 
 that an skb stands for. A packet passes several hooks and devices: never add up rows."""
 
 
-def findings_lines(picture: Mapping[str, Any] | None, width: int) -> list[Spans]:
+def findings_lines(snapshot: SnapshotJson | None, width: int) -> list[Spans]:
     """All findings, with why and what to do."""
-    found = picture["findings"] if picture else []
+    found = snapshot.findings if snapshot else ()
     if not found:
-        text = no_findings(picture) if picture else "no answer yet"
-        style = GOOD if picture and picture.get("cilium") else PLAIN
+        text = no_findings(snapshot) if snapshot else "no answer yet"
+        style = GOOD if snapshot and snapshot.cilium else PLAIN
         return [((line, style),) for line in wrap(text, max(1, width - 1))]
     lines: list[Spans] = []
     for finding in found:
-        style = _SEVERITIES.get(finding["severity"], BOLD)
+        style = _SEVERITIES.get(finding.severity, BOLD)
         # A terminal has an end: a command that is wider has to be wrapped, too.
         for text in finding_lines(finding, min(width - 1, _MOST), wrap_commands=True):
             if text.startswith(_DETAILS):

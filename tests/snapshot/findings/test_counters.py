@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.snapshot.evidence import Evidence
 from agent.snapshot.model import MapEntries
 from agent.snapshot.verdict import judge
 from tests.snapshot.world import World, assert_it_says_something
@@ -20,7 +21,7 @@ def told(rows: int, **unrecorded: int) -> list[str]:
         maps={"lengths": MapEntries(rows, 16384)},
         recent=replace(world.snapshot.recent, unrecorded=unrecorded),
     )
-    findings = judge(snapshot).findings
+    findings = judge(Evidence(snapshot)).findings
     for finding in findings:
         assert_it_says_something(finding)
         assert (finding.id, finding.severity) == ("C25", "warning")

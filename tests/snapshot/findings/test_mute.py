@@ -8,7 +8,9 @@ import pytest
 from agent.snapshot.cilium import CiliumPod
 from agent.snapshot.evidence import Evidence
 from agent.snapshot.findings.log_lines import MAX_LINE, last_error
+from agent.snapshot.schema import SnapshotJson
 from agent.snapshot.verdict import State
+from agent.typed_json import convert
 from agent.views.check import check_text
 from agent.views.picture import picture
 from agent.views.who import cilium_words
@@ -115,7 +117,7 @@ def test_cilium_that_is_not_asked_is_not_called_mute() -> None:
     world.mute(DOWN)
     world.problems = {"cilium": "not asked: --no-cilium"}
     assert world.told() == ([State.REFUSED] * 2, ["C02 warning"] * 2)
-    shown = picture(world.snapshot)
+    shown = convert(picture(world.snapshot), SnapshotJson)
     assert cilium_words(shown) == "Cilium was not asked"
     assert "not answer" not in check_text(shown, "us")
 
@@ -126,7 +128,7 @@ def test_cilium_that_is_not_asked_is_no_reason_to_be_content() -> None:
     world.configured = None
     world.problems = {"cilium": "not asked: --no-cilium"}
     assert world.told() == ([State.DISABLED] * 2, [])
-    text = check_text(picture(world.snapshot), "us")
+    text = check_text(convert(picture(world.snapshot), SnapshotJson), "us")
     assert "No problems found on this node" not in text
 
 

@@ -5,10 +5,12 @@ import contextlib
 import http.server
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from agent.snapshot.sample import SCHEMA, Sample
+from agent.snapshot.cilium import CiliumAgent, DaemonConfig
+from agent.snapshot.sample import Sample
+from agent.snapshot.schema import SCHEMA
 from agent.views.top.feed import Missed, Seen, Told
 from tests.process import free_port, serving
 
@@ -94,6 +96,16 @@ def flows() -> list[Flow]:
     ]
 
 
+CILIUM = {
+    **dict.fromkeys((each.name for each in fields(CiliumAgent)), ""),
+    "read": BEGAN,
+    "version": "1.20.2",
+    "big_tcp": {"ipv4": {"max_gso": 196608}, "ipv6": {"max_gso": 196608}},
+    "pod_sizes": {},
+    "devices": [],
+    "device_mtu": 1500,
+    "config": asdict(DaemonConfig({}, "", "", None, None, None, None)),
+}
 PODS = {9: "shop/web-6f7c9d4b8-x2x7p", 11: "monitoring/prometheus-0"}
 
 
@@ -125,11 +137,16 @@ def picture(
             for name, (state, reason, share) in families.items()
         },
         "findings": [FINDING],
-        "cilium": {
-            "version": "1.20.2",
-            "big_tcp": {"ipv4": {"max_gso": 196608}, "ipv6": {"max_gso": 196608}},
-        },
-        "pods": [{"name": name, "ifindex": at} for at, name in PODS.items()],
+        "cilium": CILIUM,
+        "devices": [],
+        "pods": [
+            {"name": name, "interface": f"lxc{at}", "ifindex": at}
+            for at, name in PODS.items()
+        ],
+        "recent": {"seconds": 30.0, "ip6_too_big": 0, "rows": []},
+        "sources": {},
+        "attached": {},
+        "unrecorded": {},
         "edges": EDGES,
         "counters": [row.row(seconds) for row in rows],
         **more,
