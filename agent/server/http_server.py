@@ -6,6 +6,7 @@ whatever the others do. h11 parses the heads, asyncio does TCP and TLS.
 """
 
 import asyncio
+import asyncio.sslproto
 import contextlib
 import errno
 import heapq
@@ -47,6 +48,11 @@ _BACKLOG = 1024
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
+
+# A TLS connection of asyncio has a read buffer of 256 KiB, and is freed by the garbage
+# collector, later: 600 connections a second made RSS grow to 236 MiB in 12 s. With the
+# size of a TLS record it stays at 86 MiB.
+asyncio.sslproto.SSLProtocol.max_size = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
