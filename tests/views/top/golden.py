@@ -75,6 +75,8 @@ def shown(act: Act, size: tuple[int, int] = (80, 24)) -> Screen:
         async with screen.app.run_test(size=size) as screen.pilot:
             await screen.go(3)
             await act(screen)
+            # Else its timer may draw while its widgets go.
+            screen.app.exit(screen.app.return_value)
 
     asyncio.run(run())
     return screen
