@@ -36,6 +36,19 @@ _OPENER = urllib.request.build_opener(
 COMMAND = str(Path(sys.executable).with_name("bigtcp-agent"))
 
 
+def unreadable_file(path: Path, kind: str) -> None:
+    """Make what must be refused, not waited for and not read without end: a `fifo`, a
+    link to a `device`, or a file of 1 TiB (`long`).
+    """
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.touch()
+        os.truncate(path, 1 << 40)
+
+
 def free_ports(count: int) -> list[int]:
     """Different ones."""
     with contextlib.ExitStack() as stack:

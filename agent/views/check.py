@@ -4,16 +4,10 @@
 import re
 
 from agent.snapshot.schema import FindingJson, SnapshotJson
-from agent.views.who import cilium_words, no_findings
+from agent.views.who import HOOK_MEANING, cilium_words, no_findings
 from agent.views.width import WIDTH, table, wrap
 
 _DASH = "-"
-# What nobody sees without a hook.
-_SEEN_BY = {
-    "net_dev_start_xmit": "what is sent",
-    "netif_receive_skb": "what is received",
-    "net_dev_queue": "what is cut in software",
-}
 # A command in a remedy begins the remedy or stands after a colon or a semicolon. It
 # ends at the next semicolon.
 COMMAND = re.compile(r"((?:^|(?<=[:;] ))(?:bigtcp-agent|ethtool|kubectl) .+?(?=; |$))")
@@ -146,7 +140,7 @@ def _unseen(snapshot: SnapshotJson) -> list[str]:
                 age = snapshot.taken - source.answered
                 why += f"; shown is what it said {age:.0f} s ago"
             found.append(f"{name}: {why}")
-    for hook, what in _SEEN_BY.items():
+    for hook, what in HOOK_MEANING.items():
         if not snapshot.attached.get(hook):
             found.append(f"{what}: {hook} is not attached")
     for reason, count in snapshot.unrecorded.items():

@@ -24,6 +24,7 @@ import pytest
 
 from agent.cluster.kube import connect
 from agent.lab.netns import wait_until
+from tests.process import unreadable_file
 from tests.server import pki
 
 MAX_RSS = 100 << 20
@@ -444,13 +445,7 @@ def test_a_token_that_is_renewed(certificates: Path) -> None:
 def test_files_that_are_none(which: str, kind: str, tmp_path: Path) -> None:
     """None is waited for, none is read without end: one sentence says which."""
     bad = tmp_path / "bad"
-    if kind == "fifo":
-        os.mkfifo(bad)
-    elif kind == "device":
-        bad.symlink_to("/dev/zero")
-    else:
-        bad.touch()
-        os.truncate(bad, 1 << 40)
+    unreadable_file(bad, kind)
     environ: dict[str, str] = {}
     config, account = str(bad), tmp_path / "account"
     if which == "ca":

@@ -7,6 +7,7 @@ import contextlib
 import os
 import ssl
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,14 +89,21 @@ def soon(victim: Victim, path: str = "/metrics") -> Answer:
     return answers[-1]
 
 
-def test_certificates_and_password(tmp_path: Path) -> None:
-    """All at once, behind a symbolic link: never a mixture of both."""
-    mount = Mount(tmp_path / "web")
+@contextlib.contextmanager
+def two_versions(folder: Path) -> Iterator[tuple[Mount, Path, Path, Victim]]:
+    """An agent with the old version of its mount, and a client that has its part."""
+    mount = Mount(folder / "web")
     old, new = (web_version(mount, name) for name in ("old", "new"))
     mount.show(old)
     flags = ("--web-config", str(mount.folder / "web.yaml"))
     context = trusting(old, old)
     with attacked_agent(*flags, secure=True, login="me:old", context=context) as before:
+        yield mount, old, new, before
+
+
+def test_certificates_and_password(tmp_path: Path) -> None:
+    """All at once, behind a symbolic link: never a mixture of both."""
+    with two_versions(tmp_path) as (mount, old, new, before):
         after = replace(before, login="me:new", context=trusting(new, new))
         with before.attacked(*ATTACKS):
             assert soon(before).status == 200
@@ -113,12 +121,7 @@ def test_certificates_and_password(tmp_path: Path) -> None:
 
 def test_a_mount_that_is_broken_for_a_moment(tmp_path: Path) -> None:
     """The last good one goes on meanwhile, and no door opens."""
-    mount = Mount(tmp_path / "web")
-    old, new = (web_version(mount, name) for name in ("old", "new"))
-    mount.show(old)
-    flags = ("--web-config", str(mount.folder / "web.yaml"))
-    context = trusting(old, old)
-    with attacked_agent(*flags, secure=True, login="me:old", context=context) as before:
+    with two_versions(tmp_path) as (mount, _, new, before):
         broken = mount.version("broken")
         (broken / "web.yaml").write_text("")
         with before.attacked(*ATTACKS):

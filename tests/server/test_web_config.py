@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A web config file is understood, or one sentence says what is wrong with it."""
 
-import os
 from pathlib import Path
 
 import pytest
 
 from agent.errors import BadValueError, Exit
 from agent.server.auth import Authenticator, Tls, WebConfig, read
+from tests.process import unreadable_file
 from tests.server import pki
 
 # Of "secret", by libxcrypt, with the prefix that htpasswd writes.
@@ -227,13 +227,7 @@ def test_files_that_are_none(tmp_path: Path, which: str, kind: str) -> None:
     Authenticator(path)
     bad = tmp_path / which
     bad.unlink()
-    if kind == "fifo":
-        os.mkfifo(bad)
-    elif kind == "device":
-        bad.symlink_to("/dev/zero")
-    else:
-        bad.touch()
-        os.truncate(bad, 1 << 40)
+    unreadable_file(bad, kind)
     why = "longer than 1,048,576 bytes" if kind == "long" else "not a regular file"
     with pytest.raises(BadValueError, match=why):
         Authenticator(path)

@@ -17,7 +17,7 @@ from agent.views.top.spans import (
     between,
     fitted,
 )
-from agent.views.who import no_findings
+from agent.views.who import no_findings, not_checked
 from agent.views.width import wrap
 
 _MOST = 110  # columns of a text that is read
@@ -57,7 +57,8 @@ def findings_lines(snapshot: SnapshotJson | None, width: int) -> list[Spans]:
     found = snapshot.findings if snapshot else ()
     if not found:
         text = no_findings(snapshot) if snapshot else "no answer yet"
-        style = GOOD if snapshot and snapshot.cilium else PLAIN
+        is_good = snapshot and snapshot.cilium and not not_checked(snapshot)
+        style = GOOD if is_good else PLAIN
         return [((line, style),) for line in wrap(text, max(1, width - 1))]
     lines: list[Spans] = []
     for finding in found:

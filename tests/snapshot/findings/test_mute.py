@@ -3,17 +3,18 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from agent.snapshot.cilium import CiliumPod
 from agent.snapshot.evidence import Evidence
 from agent.snapshot.findings.log_lines import MAX_LINE, last_error
-from agent.snapshot.schema import SnapshotJson
+from agent.snapshot.schema import SnapshotJson, SourceJson
 from agent.snapshot.verdict import State
 from agent.typed_json import convert
 from agent.views.check import check_text
 from agent.views.picture import picture
-from agent.views.who import cilium_words
+from agent.views.who import cilium_words, no_findings
 from tests.snapshot.fakes import CRASHED, link
 from tests.snapshot.world import DOWN, World
 
@@ -130,6 +131,30 @@ def test_cilium_that_is_not_asked_is_no_reason_to_be_content() -> None:
     assert world.told() == ([State.DISABLED] * 2, [])
     text = check_text(convert(picture(world.snapshot), SnapshotJson), "us")
     assert "No problems found on this node" not in text
+
+
+def test_what_was_not_checked_is_said() -> None:
+    """A hook that is not attached, a source that failed: no word of "this node"."""
+    world = World()
+    world.told()
+    good = convert(picture(world.snapshot), SnapshotJson)
+    assert no_findings(good) == "No problems found on this node"
+    failed = SourceJson(up=False, errors=1, problem="no route to host")
+    absent = SourceJson(up=False, errors=0, problem="not asked: no --node-name")
+    for change, missing in (
+        (
+            {"attached": {**good.attached, "net_dev_queue": False}},
+            "what is cut in software (net_dev_queue is not attached)",
+        ),
+        (
+            {"sources": {**good.sources, "configmap": failed}},
+            "configmap (no route to host)",
+        ),
+        ({"sources": {**good.sources, "configmap": absent}}, ""),
+    ):
+        snapshot = msgspec.structs.replace(good, **change)
+        expected = f"No problems found; not checked: {missing}"
+        assert no_findings(snapshot) == (expected if missing else no_findings(good))
 
 
 def test_not_asked_to_the_end_yet_is_not_mute() -> None:

@@ -145,7 +145,7 @@ def picture(
         ],
         "recent": {"seconds": 30.0, "ip6_too_big": 0, "rows": []},
         "sources": {},
-        "attached": {},
+        "attached": dict.fromkeys((TX, RX, QUEUE), True),
         "unrecorded": {},
         "edges": EDGES,
         "counters": [row.row(seconds) for row in rows],
